@@ -1,0 +1,58 @@
+"""kdcore: knowledge distillation in PyTorch, every method a plugin.
+
+Importing this package imports no torch; names that need it are loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from kdcore.component import Component, Input, Kind, Paper, Role
+from kdcore.errors import KdcoreError
+from kdcore.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from kdcore.config.create import create, make_loss
+    from kdcore.config.load import load_config
+    from kdcore.engine.run import run
+    from kdcore.pipeline.build import build_objective
+    from kdcore.pipeline.objective import Objective, ObjectiveOutput
+    from kdcore.plugins import register
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "create": "kdcore.config.create",
+    "make_loss": "kdcore.config.create",
+    "load_config": "kdcore.config.load",
+    "register": "kdcore.plugins",
+    "build_objective": "kdcore.pipeline.build",
+    "Objective": "kdcore.pipeline.objective",
+    "ObjectiveOutput": "kdcore.pipeline.objective",
+    "run": "kdcore.engine.run",
+}
+
+__all__ = [
+    "Component",
+    "Input",
+    "KdcoreError",
+    "Kind",
+    "Objective",
+    "ObjectiveOutput",
+    "Paper",
+    "Role",
+    "build_objective",
+    "create",
+    "hookimpl",
+    "load_config",
+    "make_loss",
+    "register",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'kdcore' has no attribute {name!r}")

@@ -1,0 +1,190 @@
+"""A checked config as typed data: what the pipeline and the engine are built from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdcore.address import Address
+from kdcore.config.source import Source
+from kdcore.errors import Place
+from kdcore.plugins import Registered
+
+Path = tuple[str | int, ...]
+Binding = Address | list[Address]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A value that a model is called with as it stands in the config."""
+
+    value: Any
+
+
+Argument = Address | Constant
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component chosen by the config, its params checked and completed."""
+
+    registered: Registered
+    params: Mapping[str, Any]
+    place: Place
+
+    def build(self, **given: Any) -> Any:
+        """Call the factory; `given` is what the core passes besides the params."""
+        return self.registered.factory()(**given, **self.params)
+
+
+@dataclass(frozen=True)
+class WeightsConfig:
+    """Where weights come from; without a file they are as the factory made them."""
+
+    file: str | None
+    key: str | None = None
+    strip_prefix: str | None = None
+    strict: bool = True
+    place: Place = Place()
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """One data set and how it is loaded."""
+
+    name: str
+    part: Part
+    batch_size: int
+    sampler: str
+    drop_last: bool
+    num_workers: int
+    pin_memory: bool
+    prefetch_factor: int | None
+    persistent_workers: bool
+    place: Place
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One model, how it is called and how its output is read; `part` is None if the caller brings it."""
+
+    name: str
+    part: Part | None
+    args: tuple[Argument, ...]
+    kwargs: Mapping[str, Argument]
+    output: Part
+    weights: WeightsConfig | None
+    seed: int | None
+    clone_captures: bool
+    place: Place
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """One adapter, what feeds it and whose shape it produces."""
+
+    name: str
+    part: Part
+    inputs: Mapping[str, Binding]
+    like: Address | None
+    weights: WeightsConfig | None
+    seed: int | None
+    place: Place
+
+
+@dataclass(frozen=True)
+class TermConfig:
+    """One term: a loss in its wrappers (outermost first), bound to addresses."""
+
+    name: str
+    weight: float
+    loss: Part
+    wrappers: tuple[Part, ...]
+    inputs: Mapping[str, Binding]
+    place: Place
+
+
+@dataclass(frozen=True)
+class MetricsConfig:
+    """Whose outputs are judged, by which metrics, against which labels."""
+
+    models: tuple[str, ...]
+    kinds: tuple[Mapping[str, Any], ...]
+    target: Address
+    class_dim: int
+    ignore_index: int
+    explicit: bool = False
+
+
+@dataclass(frozen=True)
+class BestConfig:
+    """Which epoch's weights are kept."""
+
+    metric: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class EarlyStopConfig:
+    """When a stage ends before its last epoch."""
+
+    metric: str
+    mode: str
+    patience: int
+    min_delta: float
+
+
+@dataclass(frozen=True)
+class StartConfig:
+    """The weights that a model or adapter begins a stage with."""
+
+    stage: str
+    model: str
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage."""
+
+    name: str
+    title: str
+    index: int
+    train: tuple[str, ...]
+    terms: tuple[TermConfig, ...]
+    balancer: Part
+    metrics: MetricsConfig
+    place: Place
+    epochs: int | None = None
+    steps_per_epoch: int | None = None
+    freeze: tuple[str, ...] = ()
+    start: Mapping[str, StartConfig] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)
+    optimizer: Mapping[str, Any] | None = None
+    scheduler: Mapping[str, Any] | None = None
+    clip_grad_norm: float | None = None
+    accumulate: int = 1
+    precision: str = "float32"
+    find_unused: bool = False
+    best: BestConfig | None = None
+    early_stop: EarlyStopConfig | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole checked config; `resolved` is the plain data with every default written out."""
+
+    name: str
+    seed: int
+    device: str
+    output_dir: str
+    data: Mapping[str, DataConfig]
+    models: Mapping[str, ModelConfig]
+    adapters: Mapping[str, AdapterConfig]
+    stages: tuple[StageConfig, ...]
+    source: Source
+    resolved: Mapping[str, Any]
+
+    def place(self, *path: str | int) -> Place:
+        """Return where the value at `path` stands."""
+        return self.source.place(path)

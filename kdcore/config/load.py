@@ -1,0 +1,136 @@
+"""From a file to a checked config, every mistake reported in one pass."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+from kdcore.config.checker import CRITERION_REPAIR, Checker
+from kdcore.config.config import Config
+from kdcore.config.environment import expand_environment
+from kdcore.config.overrides import apply_overrides
+from kdcore.config.parts import check_adapters, check_cycles, check_data, check_models
+from kdcore.config.reader import read_config, read_text
+from kdcore.config.schemas import load_schema
+from kdcore.config.source import Source
+from kdcore.config.stages import StageChecker
+from kdcore.config.validation import validate, with_defaults
+from kdcore.errors import ConfigError, Problem
+from kdcore.plugins import Registry, registry
+
+_UNKNOWN_CRITERION = re.compile(r"'criterion'")
+
+
+def load_config(
+    config: str | FilePath | Source,
+    *,
+    overrides: Sequence[str] = (),
+    external_models: Iterable[str] | None = None,
+    plugins: Registry | None = None,
+) -> Config:
+    """Read and check a config.
+
+    Arguments:
+        config: a file, YAML text (with a line break), or a Source already read.
+        overrides: assignments such as `stages.distill.epochs=5`.
+        external_models: names of the models that the caller brings; given (even empty), nothing
+            that only a run needs (types of models, data, optimizer, epochs) is required.
+        plugins: where components are looked up; by default all that are installed.
+
+    Raises:
+        ConfigError: with every problem found.
+    """
+    source = config if isinstance(config, Source) else _read(config)
+    source = apply_overrides(expand_environment(source), overrides)
+    return _check(source, plugins or registry(), external_models)
+
+
+def _read(config: str | FilePath) -> Source:
+    return read_text(config) if isinstance(config, str) and "\n" in config else read_config(config)
+
+
+def _check(source: Source, plugins: Registry, external_models: Iterable[str] | None) -> Config:
+    schema = load_schema("config")
+    data = copy.deepcopy(source.data)
+    problems = [_clarified(problem) for problem in validate(data, schema, source=source)]
+    _write_out(data, schema)
+    models, adapters = _mapping(data, "models"), _mapping(data, "adapters")
+    external = external_models is not None
+    for name in external_models or ():
+        if name not in models:
+            problems.append(Problem(f"the config names no model {name!r}", source.place(("models",))))
+    checker = Checker(source, plugins, [*models, *adapters])
+    checked_data = check_data(checker, _mapping(data, "data"))
+    checked_models = check_models(checker, models, external=external)
+    checked_adapters = check_adapters(checker, adapters, models)
+    check_cycles(checker, checked_models, checked_adapters)
+    stage_checker = StageChecker(checker, checked_data, frozenset(models), external=external)
+    nodes = data.get("stages")
+    stages = [stage_checker.check(node, index) for index, node in enumerate(nodes if isinstance(nodes, list) else [])]
+    problems += checker.problems
+    if problems:
+        raise ConfigError(sorted(_unique(problems), key=lambda problem: (problem.place.line, problem.place.column)))
+    return Config(
+        name=data["name"],
+        seed=data["seed"],
+        device=data["device"],
+        output_dir=data["output_dir"],
+        data=checked_data,
+        models=checked_models,
+        adapters=checked_adapters,
+        stages=tuple(stage for stage in stages if stage is not None),
+        source=source,
+        resolved=data,
+    )
+
+
+def _write_out(data: Any, schema: dict[str, Any]) -> None:
+    """Fill in the core's defaults in place, after writing short forms out."""
+    if not isinstance(data, dict):
+        return
+    definitions = schema["$defs"]
+    for key, default in (("name", "run"), ("seed", 0), ("device", "auto"), ("output_dir", "runs")):
+        data.setdefault(key, default)
+    for section, definition in (("data", "data"), ("models", "model"), ("adapters", "adapter")):
+        entries = data.setdefault(section, {})
+        for name, node in entries.items() if isinstance(entries, dict) else ():
+            entries[name] = _completed(_as_mapping(node), definitions, definition)
+    stages = data.get("stages")
+    for index, node in enumerate(stages if isinstance(stages, list) else []):
+        if not isinstance(node, dict):
+            continue
+        stages[index] = stage = _completed(node, definitions, "stage")
+        losses = stage.get("losses")
+        for name, loss in losses.items() if isinstance(losses, dict) else ():
+            losses[name] = _completed(_as_mapping(loss), definitions, "loss")
+
+
+def _as_mapping(node: Any) -> Any:
+    return {"type": node} if isinstance(node, str) else node
+
+
+def _completed(node: Any, definitions: dict[str, Any], name: str) -> Any:
+    if not isinstance(node, dict):
+        return node
+    definition = definitions[name]
+    if "anyOf" in definition:
+        definition = next(option for option in definition["anyOf"] if option.get("type") == "object")
+    return with_defaults(node, {**definition, "$defs": definitions})
+
+
+def _mapping(data: Any, key: str) -> dict[str, Any]:
+    value = data.get(key) if isinstance(data, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def _clarified(problem: Problem) -> Problem:
+    if _UNKNOWN_CRITERION.search(problem.what) and problem.place.path.endswith("criterion"):
+        return Problem(problem.what, problem.place, CRITERION_REPAIR)
+    return problem
+
+
+def _unique(problems: list[Problem]) -> list[Problem]:
+    return list(dict.fromkeys(problems))

@@ -1,0 +1,134 @@
+"""Checks of the parts that stages share: data sets, models and adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdcore.component import Kind
+from kdcore.config.checker import Checker, expand
+from kdcore.config.config import AdapterConfig, Argument, Constant, DataConfig, ModelConfig, Path
+from kdcore.errors import suggestion
+
+
+def check_data(checker: Checker, data: dict[str, Any]) -> dict[str, DataConfig]:
+    """Check the entries of `data:`."""
+    checked = {}
+    for name, node in data.items():
+        path: Path = ("data", name)
+        part = checker.part(Kind.DATASET, node, path)
+        if part is None:
+            continue
+        if "sampler" in node and node.get("shuffle"):
+            checker.problem("shuffle and sampler both choose the order", (*path, "sampler"), "remove one of them")
+        if node.get("prefetch_factor") and not node.get("num_workers"):
+            checker.problem("prefetch_factor needs num_workers of at least 1", (*path, "prefetch_factor"))
+        checked[name] = DataConfig(
+            name=name,
+            part=part,
+            batch_size=node.get("batch_size", 64),
+            sampler=node.get("sampler") or ("shuffle" if node.get("shuffle") else "sequential"),
+            drop_last=node.get("drop_last", False),
+            num_workers=node.get("num_workers", 0),
+            pin_memory=node.get("pin_memory", False),
+            prefetch_factor=node.get("prefetch_factor"),
+            persistent_workers=node.get("persistent_workers", True),
+            place=checker.source.place(path),
+        )
+    return checked
+
+
+def check_models(checker: Checker, models: dict[str, Any], *, external: bool) -> dict[str, ModelConfig]:
+    """Check the entries of `models:`; with `external`, their types may be missing (the caller has them)."""
+    checked = {}
+    for name, node in models.items():
+        path: Path = ("models", name)
+        if name == "batch":
+            checker.problem("a model cannot be named 'batch'", path, "batch: names entries of the batch", key=True)
+        if not isinstance(node, dict):
+            continue
+        part = None
+        if "type" in node:
+            part = checker.part(Kind.MODEL, node, path)
+        elif not external:
+            checker.problem(
+                f"model {name!r} has no type",
+                path,
+                "only build_objective(models={...}) accepts models without one; "
+                + suggestion(name, checker.registry.names(Kind.MODEL), noun="model types"),
+            )
+        output = checker.part(Kind.OUTPUT_EXTRACTOR, expand(node, "output"), (*path, "output"))
+        args, kwargs = _call(checker, node["inputs"], (*path, "inputs"))
+        if output is not None:
+            checked[name] = ModelConfig(
+                name=name,
+                part=part,
+                args=args,
+                kwargs=kwargs,
+                output=output,
+                weights=checker.weights(node.get("weights"), path),
+                seed=node.get("seed"),
+                clone_captures=node.get("clone_captures", False),
+                place=checker.source.place(path),
+            )
+    return checked
+
+
+def check_adapters(checker: Checker, adapters: dict[str, Any], models: Mapping[str, Any]) -> dict[str, AdapterConfig]:
+    """Check the entries of `adapters:`."""
+    checked = {}
+    for name, node in adapters.items():
+        path: Path = ("adapters", name)
+        if name in models or name == "batch":
+            checker.problem(f"{name!r} is already the name of a model or of the batch", path, "rename it", key=True)
+        part = checker.part(Kind.ADAPTER, node, path)
+        if part is None:
+            continue
+        inputs = checker.bindings(part.registered.component.inputs, node.get("inputs"), path, str(part.registered))
+        like = checker.address(node["like"], (*path, "like")) if "like" in node else None
+        checked[name] = AdapterConfig(
+            name=name,
+            part=part,
+            inputs=inputs,
+            like=like,
+            weights=checker.weights(node.get("weights"), path),
+            seed=node.get("seed"),
+            place=checker.source.place(path),
+        )
+    return checked
+
+
+def check_cycles(checker: Checker, models: Mapping[str, ModelConfig], adapters: Mapping[str, AdapterConfig]) -> None:
+    """Report models and adapters that wait for each other's outputs."""
+    needs = {name: {arg.name for arg in model_addresses(model)} for name, model in models.items()}
+    for name, adapter in adapters.items():
+        bound = [each for item in adapter.inputs.values() for each in (item if isinstance(item, list) else [item])]
+        needs[name] = {address.name for address in bound}
+    settled = {"batch"}
+    while ready := {name for name, roots in needs.items() if name not in settled and roots & needs.keys() <= settled}:
+        settled |= ready
+    waiting = sorted(needs.keys() - settled)
+    if waiting:
+        path: Path = ("adapters" if waiting[0] in adapters else "models", waiting[0])
+        checker.problem(f"these wait for each other's outputs: {', '.join(waiting)}", path, "break the cycle")
+
+
+def model_addresses(model: ModelConfig) -> list[Any]:
+    """Return the addresses that a model is called with."""
+    return [arg for arg in (*model.args, *model.kwargs.values()) if not isinstance(arg, Constant)]
+
+
+def _call(checker: Checker, node: Any, path: Path) -> tuple[tuple[Argument, ...], dict[str, Argument]]:
+    if isinstance(node, list):
+        found = [_argument(checker, item, (*path, index)) for index, item in enumerate(node)]
+        return tuple(argument for argument in found if argument is not None), {}
+    if isinstance(node, dict):
+        named = {key: _argument(checker, item, (*path, key)) for key, item in node.items()}
+        return (), {key: argument for key, argument in named.items() if argument is not None}
+    return (), {}
+
+
+def _argument(checker: Checker, node: Any, path: Path) -> Argument | None:
+    if isinstance(node, str):
+        return checker.address(node, path)
+    return Constant(node.get("value") if isinstance(node, dict) else node)

@@ -1,0 +1,265 @@
+"""Checks of the stages: what they train, by which terms, with which data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdcore.address import Address, What
+from kdcore.component import CheckContext, Input, Kind
+from kdcore.config.checker import Checker, expand
+from kdcore.config.config import (
+    BestConfig,
+    Binding,
+    DataConfig,
+    EarlyStopConfig,
+    MetricsConfig,
+    Part,
+    Path,
+    StageConfig,
+    StartConfig,
+    TermConfig,
+)
+from kdcore.config.training import check_optimizer, check_scheduler
+from kdcore.errors import suggestion
+
+INITIAL = "initial"
+
+
+class StageChecker:
+    """Checks one stage after the other; a later stage may refer to an earlier one."""
+
+    def __init__(
+        self, checker: Checker, data: Mapping[str, DataConfig], models: frozenset[str], *, external: bool
+    ) -> None:
+        self.checker = checker
+        self.data = data
+        self.models = models
+        self.external = external
+        self.earlier: list[str] = []
+
+    def check(self, node: Any, index: int) -> StageConfig | None:
+        """Check one stage; returns None where too little of it is there to go on."""
+        path: Path = ("stages", index)
+        if not isinstance(node, dict):
+            return None
+        name = node.get("name")
+        if name == INITIAL or name in self.earlier:
+            why = (
+                "another stage has this name" if name in self.earlier else "'initial' names the weights before training"
+            )
+            self.checker.problem(f"stage name {name!r}: {why}", (*path, "name"), "rename the stage")
+        train = self._train(node.get("train"), path)
+        terms = self._terms(node, path)
+        balancer = self.checker.part(Kind.BALANCER, expand(node, "balancer"), (*path, "balancer"))
+        if balancer is not None:
+            weights = {term.name: term.weight for term in terms}
+            self.checker.component_check(balancer, CheckContext(weights, model_terms=True), (*path, "balancer"))
+        metrics = self._metrics(node.get("metrics"), train, terms, path)
+        stage = balancer and StageConfig(
+            name=str(name),
+            title=node.get("title") or str(name),
+            index=index,
+            train=train,
+            terms=terms,
+            balancer=balancer,
+            metrics=metrics,
+            place=self.checker.source.place(path),
+            epochs=node.get("epochs"),
+            steps_per_epoch=node.get("steps_per_epoch"),
+            freeze=tuple(node.get("freeze") or ()),
+            start=self._start(node.get("start"), train, path),
+            data=self._data(node.get("data"), path),
+            optimizer=self._training(node, "optimizer", check_optimizer, path),
+            scheduler=self._training(node, "scheduler", check_scheduler, path),
+            clip_grad_norm=node.get("clip_grad_norm"),
+            accumulate=node.get("accumulate", 1),
+            precision=node.get("precision", "float32"),
+            find_unused=node.get("find_unused", False),
+            best=self._best(node.get("best"), terms, metrics, path),
+            early_stop=self._early_stop(node.get("early_stop"), terms, metrics, path),
+        )
+        self._need(node, path)
+        self.earlier.append(str(name))
+        return stage or None
+
+    def _need(self, node: dict[str, Any], path: Path) -> None:
+        if self.external:
+            return
+        for key, example in (("epochs", "epochs: 10"), ("optimizer", "optimizer: {type: AdamW, params: {lr: 0.001}}")):
+            if key not in node:
+                self.checker.problem(f"stage {node.get('name')!r} has no {key}", path, f"write {example}")
+
+    def _train(self, node: Any, path: Path) -> tuple[str, ...]:
+        names = [name for name in node if isinstance(name, str)] if isinstance(node, list) else []
+        for index, name in enumerate(names):
+            if name not in self.checker.names:
+                repair = suggestion(name, self.checker.names, noun="models and adapters")
+                self.checker.problem(f"there is no model or adapter {name!r} to train", (*path, "train", index), repair)
+        return tuple(names)
+
+    def _terms(self, node: dict[str, Any], path: Path) -> tuple[TermConfig, ...]:
+        losses = node.get("losses")
+        if not isinstance(losses, dict):
+            return ()
+        shared = self._wrappers(node, path)
+        found = []
+        for name in list(losses):
+            term = self._term(name, expand(losses, name), shared, (*path, "losses", name))
+            if term is not None:
+                found.append(term)
+        if losses and not any(isinstance(each, dict) and each.get("enabled", True) for each in losses.values()):
+            self.checker.problem("every term of the stage is disabled", (*path, "losses"), "enable one")
+        return tuple(found)
+
+    def _term(self, name: str, node: Any, shared: tuple[Part, ...], path: Path) -> TermConfig | None:
+        loss = self.checker.part(Kind.LOSS, node, path)
+        if loss is None:
+            return None
+        wrappers = (*shared, *self._wrappers(node, path))
+        components = [part.registered.component for part in (*wrappers, loss)]
+        inputs: dict[str, Input] = {each.name: each for component in components for each in component.inputs}
+        lists = any(component.takes_lists for component in components)
+        bound = self.checker.bindings(inputs.values(), node.get("inputs"), path, str(loss.registered), lists=lists)
+        node["inputs"] = {key: _written(binding) for key, binding in bound.items()}
+        weight = node.get("weight", 1.0)
+        context = CheckContext({name: weight}, inputs=node["inputs"])
+        self.checker.component_check(loss, context, path)
+        own = len(wrappers) - len(shared)
+        for position, wrapper in enumerate(wrappers):
+            inner = position - len(shared)
+            listed = isinstance(node.get("wrapper"), list)
+            where: Path = (*path[:2], "wrapper") if inner < 0 else (*path, "wrapper", *((inner,) if listed else ()))
+            self.checker.component_check(wrapper, context, where if own or inner < 0 else path)
+        if not node.get("enabled", True):
+            return None
+        return TermConfig(name, weight, loss, wrappers, bound, self.checker.source.place(path))
+
+    def _wrappers(self, node: dict[str, Any], path: Path) -> tuple[Part, ...]:
+        if "wrapper" not in node:
+            return ()
+        if isinstance(node["wrapper"], list):
+            chain = node["wrapper"]
+            found = [
+                self.checker.part(Kind.WRAPPER, expand(chain, index), (*path, "wrapper", index))
+                for index in range(len(chain))
+            ]
+        else:
+            found = [self.checker.part(Kind.WRAPPER, expand(node, "wrapper"), (*path, "wrapper"))]
+        return tuple(part for part in found if part is not None)
+
+    def _metrics(self, node: Any, train: tuple[str, ...], terms: tuple[TermConfig, ...], path: Path) -> MetricsConfig:
+        explicit = isinstance(node, dict) and bool(node)
+        node = node if isinstance(node, dict) else {}
+        models = node.get("models")
+        if isinstance(models, list):
+            for index, name in enumerate(models):
+                if name not in self.models:
+                    where = (*path, "metrics", "models", index)
+                    self.checker.problem(f"there is no model {name!r}", where, suggestion(str(name), self.models))
+        else:
+            read = {address.name for term in terms for address in term_addresses(term) if _is_output(address)}
+            models = [name for name in train if name in read and name in self.models]
+        kinds = tuple({"type": kind} if isinstance(kind, str) else kind for kind in node.get("kinds", ["accuracy"]))
+        target = self.checker.address(node.get("target", "batch:target"), (*path, "metrics", "target"))
+        return MetricsConfig(
+            models=tuple(map(str, models)),
+            kinds=tuple({"k": 5, **kind} if kind.get("type") == "top_k" else kind for kind in kinds),
+            target=target or Address("batch", "target"),
+            class_dim=node.get("class_dim", -1),
+            ignore_index=node.get("ignore_index", -100),
+            explicit=explicit,
+        )
+
+    def _start(self, node: Any, train: tuple[str, ...], path: Path) -> dict[str, StartConfig]:
+        found = {}
+        for name, value in (node if isinstance(node, dict) else {}).items():
+            where = (*path, "start", name)
+            if name not in self.checker.names:
+                repair = suggestion(name, self.checker.names)
+                self.checker.problem(f"there is no model or adapter {name!r}", where, repair, key=True)
+                continue
+            spec = {"stage": value} if isinstance(value, str) else value if isinstance(value, dict) else {}
+            stage, source = spec.get("stage"), spec.get("model", name)
+            if stage != INITIAL and stage not in self.earlier:
+                known = [INITIAL, *self.earlier]
+                self.checker.problem(f"there is no earlier stage {stage!r}", where, suggestion(str(stage), known))
+            elif source not in self.checker.names:
+                self.checker.problem(f"there is no model {source!r}", where, suggestion(source, self.checker.names))
+            else:
+                found[name] = StartConfig(str(stage), source)
+        return found
+
+    def _data(self, node: Any, path: Path) -> dict[str, str]:
+        node = node if isinstance(node, dict) else {}
+        chosen = {}
+        for role in ("train", "val", "test"):
+            name = node.get(role, role if role in self.data or role == "train" else None)
+            if not isinstance(name, str):
+                continue
+            if name in self.data:
+                chosen[role] = name
+            elif not self.external:
+                where = (*path, "data", role) if role in node else path
+                repair = suggestion(name, self.data, noun="entries of data:")
+                self.checker.problem(f"there is no entry {name!r} under data:", where, repair)
+        return chosen
+
+    def _training(self, node: dict[str, Any], key: str, check: Any, path: Path) -> dict[str, Any] | None:
+        if key not in node:
+            return None
+        checked, problems = check(node[key], source=self.checker.source, base=(*path, key))
+        self.checker.problems.extend(problems)
+        node[key] = checked
+        return dict(checked)
+
+    def _best(self, node: Any, terms: tuple[TermConfig, ...], metrics: MetricsConfig, path: Path) -> BestConfig | None:
+        if not isinstance(node, dict):
+            return None
+        metric = self._metric(node.get("metric"), terms, metrics, (*path, "best", "metric"))
+        return BestConfig(metric, node.get("mode") or _mode(metric))
+
+    def _early_stop(
+        self, node: Any, terms: tuple[TermConfig, ...], metrics: MetricsConfig, path: Path
+    ) -> EarlyStopConfig | None:
+        if not isinstance(node, dict):
+            return None
+        metric = self._metric(node.get("metric"), terms, metrics, (*path, "early_stop", "metric"))
+        mode = node.get("mode") or _mode(metric)
+        return EarlyStopConfig(metric, mode, node.get("patience", 1), node.get("min_delta", 0.0))
+
+    def _metric(self, name: Any, terms: tuple[TermConfig, ...], metrics: MetricsConfig, path: Path) -> str:
+        judged = [f"{model}/{metric_name(kind)}" for model in metrics.models for kind in metrics.kinds]
+        leaves = ["loss", *(f"losses/{term.name}" for term in terms), *judged]
+        known = [f"{split}/{leaf}" for split in ("val", "train") for leaf in leaves]
+        if isinstance(name, str) and name.startswith("test/"):
+            self.checker.problem(f"{name!r} would select on the test split", path, "choose a metric of val/")
+        elif isinstance(name, str) and name not in known and not _model_term(name):
+            self.checker.problem(f"this stage has no metric {name!r}", path, suggestion(name, known, noun="metrics"))
+        return str(name)
+
+
+def term_addresses(term: TermConfig) -> list[Address]:
+    """Return every address that a term's inputs are bound to."""
+    return [each for item in term.inputs.values() for each in (item if isinstance(item, list) else [item])]
+
+
+def metric_name(kind: Mapping[str, Any]) -> str:
+    """Return how a metric is called in `<split>/<model>/<name>`."""
+    return f"top_{kind.get('k', 5)}" if kind.get("type") == "top_k" else str(kind.get("type"))
+
+
+def _is_output(address: Address) -> bool:
+    return not address.path and address.what is not What.MODULE
+
+
+def _model_term(name: str) -> bool:
+    return "/losses/" in name and "." in name.rpartition("/")[2]
+
+
+def _mode(metric: str) -> str:
+    return "min" if "loss" in metric.split("/")[1] else "max"
+
+
+def _written(binding: Binding) -> str | list[str]:
+    return [str(each) for each in binding] if isinstance(binding, list) else str(binding)

@@ -1,0 +1,94 @@
+"""The errors users see: what is wrong, where, what was found, and the repair."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something stands: a position in a file, a path inside the config, or both."""
+
+    path: str = ""
+    file: str = ""
+    line: int = 0
+    column: int = 0
+
+    def __str__(self) -> str:
+        position = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return ": ".join(part for part in (position, self.path) if part)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, where it stands and what repairs it."""
+
+    what: str
+    place: Place = Place()
+    repair: str = ""
+
+    def __str__(self) -> str:
+        where = str(self.place)
+        text = f"{where}: {self.what}" if where else self.what
+        return f"{text}\n    {self.repair}" if self.repair else text
+
+
+class KdcoreError(Exception):
+    """Base of every error that a user can repair; the command line prints it without a traceback."""
+
+    def __init__(self, what: str, *, place: Place = Place(), repair: str = "") -> None:
+        self.problem = Problem(what, place, repair)
+        super().__init__(str(self.problem))
+
+
+class ConfigError(KdcoreError):
+    """Everything that is wrong with a config, found in one pass."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        head = f"{count} error{'s' if count != 1 else ''} in the config"
+        Exception.__init__(self, "\n".join([head, *map(str, self.problems)]))
+
+
+class PluginError(KdcoreError):
+    """A component is unknown, offered twice, or its plugin is broken."""
+
+
+class AddressError(KdcoreError):
+    """An address does not follow the grammar, or names something that does not exist."""
+
+
+class WiringError(KdcoreError):
+    """The parts of a stage do not fit together."""
+
+
+class WeightsError(KdcoreError):
+    """Weights are missing, unreadable, or do not fit the model."""
+
+
+class DataError(KdcoreError):
+    """A data set is empty or yields something that cannot be used."""
+
+
+class RunError(KdcoreError):
+    """A run cannot start or go on."""
+
+
+def nearest(word: str, options: Iterable[str], limit: int = 3) -> list[str]:
+    """Return the options most like `word`, best first."""
+    return difflib.get_close_matches(word, sorted(set(options)), n=limit, cutoff=0.5)
+
+
+def suggestion(word: str, options: Iterable[str], *, noun: str = "names") -> str:
+    """Return a repair for an unknown word: the nearest options, else all of them."""
+    known = sorted(set(options))
+    close = nearest(word, known)
+    if close:
+        return f"did you mean {' or '.join(repr(name) for name in close)}?"
+    if not known:
+        return f"there are no {noun} to choose from"
+    shown = ", ".join(known[:20]) + (f", ... ({len(known)} in all)" if len(known) > 20 else "")
+    return f"known {noun}: {shown}"

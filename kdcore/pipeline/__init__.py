@@ -1,0 +1,1 @@
+"""From a checked config to live modules: addresses, captures, terms and the Objective."""

@@ -1,0 +1,55 @@
+"""Frozen modules: eval mode and no parameter that requires gradient, kept so whatever calls train()."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+
+from torch import nn
+
+from kdcore.errors import Place, WiringError, suggestion
+
+
+def freeze(module: nn.Module) -> None:
+    """Freeze a whole module."""
+    module.requires_grad_(False)
+    module.eval()
+
+
+def keep_frozen(modules: Iterable[nn.Module]) -> None:
+    """Put modules back into eval mode if somebody called train() on them."""
+    for module in modules:
+        if module.training:
+            module.training = False
+
+
+def freeze_parts(
+    trained: dict[str, nn.Module], patterns: Iterable[str], place: Place, *, names: frozenset[str]
+) -> list[nn.Module]:
+    """Freeze what the glob `patterns` match by full name (`student.layer1`) and return the frozen modules.
+
+    A pattern that matches a module freezes all of it, its batch statistics too; one that matches a
+    parameter freezes that parameter. A pattern that matches nothing raises WiringError.
+    """
+    modules = {
+        f"{name}.{path}" if path else name: each
+        for name, root in trained.items()
+        for path, each in root.named_modules()
+    }
+    parameters = {f"{name}.{path}": each for name, root in trained.items() for path, each in root.named_parameters()}
+    frozen: list[nn.Module] = []
+    for pattern in patterns:
+        matched = fnmatch.filter(modules, pattern)
+        for name in matched:
+            freeze(modules[name])
+            frozen.extend(modules[name].modules())
+        singles = fnmatch.filter(parameters, pattern)
+        for name in singles:
+            parameters[name].requires_grad_(False)
+        if not matched and not singles:
+            repair = suggestion(pattern, [*modules, *parameters], noun="modules")
+            head = pattern.split(".")[0]
+            if head not in trained and head in names:
+                repair = f"{head!r} is not trained in this stage, so all of it is frozen already"
+            raise WiringError(f"freeze: {pattern!r} matches nothing that this stage trains", place=place, repair=repair)
+    return list(dict.fromkeys(frozen))

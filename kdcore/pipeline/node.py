@@ -1,0 +1,228 @@
+"""A model or adapter in the pipeline: how it is called, what is read off it, and how far it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcore.address import Address, What
+from kdcore.config.config import Argument, Constant
+from kdcore.contracts import Extracted
+from kdcore.errors import AddressError, KdcoreError, Place, WiringError, suggestion
+from kdcore.pipeline.capture import Capture, Event, Slot, StopForward, find_module
+from kdcore.pipeline.freeze import keep_frozen
+from kdcore.pipeline.select import select
+
+Batch = Mapping[str, Any]
+Reader = Callable[[Batch], Any]
+Extractor = Callable[[Any, Batch], Extracted]
+
+
+class Node:
+    """One module of the pipeline and the results of its latest pass."""
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        *,
+        args: Iterable[Argument] = (),
+        kwargs: Mapping[str, Argument | list[Address]] | None = None,
+        extractor: Extractor | None = None,
+        frozen: bool,
+        clone_captures: bool = False,
+        place: Place = Place(),
+    ) -> None:
+        self.name = name
+        self.module = module
+        self.args = tuple(args)
+        self.kwargs = dict(kwargs or {})
+        self.extractor = extractor
+        self.frozen = frozen
+        self.clone_captures = clone_captures
+        self.place = place
+        self.capture = Capture(name)
+        self.always_full = False
+        self.raw: Any = None
+        self.extracted: Extracted | None = None
+        self._arguments: list[Reader] = []
+        self._keywords: dict[str, Reader] = {}
+        self._frozen_modules = list(module.modules()) if frozen else []
+
+    def needs(self) -> set[str]:
+        """Return the names of the nodes that this one is fed by."""
+        return {address.name for address in self.addresses() if not address.is_batch}
+
+    def addresses(self) -> list[Address]:
+        """Return the addresses that this node is called with."""
+        bound = [*self.args, *self.kwargs.values()]
+        flat = [each for item in bound for each in (item if isinstance(item, list) else [item])]
+        return [each for each in flat if isinstance(each, Address)]
+
+    def connect(self, readers: Mapping[Address, Reader]) -> None:
+        """Resolve the call's addresses, once."""
+        self._arguments = [_argument_reader(each, readers) for each in self.args]
+        self._keywords = {key: _argument_reader(each, readers) for key, each in self.kwargs.items()}
+
+    def run(self, batch: Batch, stop: Event | None = None) -> None:
+        """Run the module on what its addresses yield, at most as far as `stop`."""
+        args = [read(batch) for read in self._arguments]
+        kwargs = {key: read(batch) for key, read in self._keywords.items()}
+        if self.frozen:
+            keep_frozen(self._frozen_modules)
+        # A frozen module still passes gradients on to what feeds it (a teacher's head on student features).
+        if self.frozen and not _requires_grad(args) and not _requires_grad(kwargs.values()):
+            with torch.no_grad():
+                self._call(args, kwargs, batch, stop)
+        else:
+            self._call(args, kwargs, batch, stop)
+
+    def _call(self, args: list[Any], kwargs: dict[str, Any], batch: Batch, stop: Event | None) -> None:
+        capture = self.capture
+        capture.begin(stop)
+        try:
+            self.raw = self.module(*args, **kwargs)
+        except StopForward:
+            return
+        finally:
+            capture.end()
+        if self.extractor is not None:
+            self.extracted = self.extractor(self.raw, batch)
+
+    def clear(self) -> None:
+        """Let go of every result."""
+        self.raw = self.extracted = None
+        self.capture.clear()
+
+    def reader(self, address: Address) -> Reader:
+        """Return a function that reads `address` after a pass; raises AddressError for a wrong one."""
+        if address.what is What.MODULE:
+            module = find_module(self.module, address)
+            return lambda batch: module
+        if is_captured(address):
+            slot = self.capture.add(self.module, address, clone=self.clone_captures)
+            return _slot_reader(slot)
+        if address.call is not None:
+            raise AddressError(f"{address}: a whole model runs once, so its output takes no call number")
+        if address.what is What.RAW or self.extractor is None:
+            return lambda batch: select(self.raw, address.keys, address)
+        return lambda batch: self._extracted(address)
+
+    def _extracted(self, address: Address) -> Any:
+        extracted = self.extracted
+        assert extracted is not None
+        if not address.keys:
+            if extracted.value is None:
+                raise AddressError(
+                    f"{address}: the output extractor of {self.name!r} found no tensor that is the output",
+                    repair=f"address {self.name}@raw#<key>, or give the model another output:",
+                )
+            return extracted.value
+        first, rest = str(address.keys[0]), address.keys[1:]
+        if first not in extracted.named:
+            raise AddressError(
+                f"{address}: the output of {self.name!r} has no tensor named {first!r}",
+                repair=suggestion(first, extracted.named, noun="names")
+                + f"; {self.name}@raw#{first} reads the model's own output",
+            )
+        return select(extracted.named[first], rest, address)
+
+
+def is_captured(address: Address) -> bool:
+    """Whether an address of a node is read by a hook (not off its output)."""
+    return address.what is What.INPUT or (bool(address.path) and address.what is What.OUTPUT)
+
+
+def batch_reader(address: Address) -> Reader:
+    """Return a function that reads an entry of the batch."""
+    entry, keys = address.path, address.keys
+
+    def read(batch: Batch) -> Any:
+        try:
+            value = batch[entry]
+        except KeyError:
+            raise AddressError(
+                f"{address}: the batch has no entry {entry!r}",
+                repair=suggestion(entry, map(str, batch), noun="entries of the batch"),
+            ) from None
+        return select(value, keys, address) if keys else value
+
+    return read
+
+
+def make_readers(nodes: Mapping[str, Node], addresses: Iterable[tuple[Address, Place]]) -> dict[Address, Reader]:
+    """Return a reader per address; a wrong address raises with the place it stands at."""
+    readers: dict[Address, Reader] = {}
+    for address, place in addresses:
+        if address not in readers:
+            try:
+                readers[address] = batch_reader(address) if address.is_batch else nodes[address.name].reader(address)
+            except AddressError as error:
+                raise at_place(error, place) from None
+    return readers
+
+
+def list_reader(readers: list[Reader]) -> Reader:
+    """Return a function that reads several addresses as a list."""
+    return lambda batch: [read(batch) for read in readers]
+
+
+def at_place(error: KdcoreError, place: Place) -> KdcoreError:
+    """Return the same error with the place in the config that it is about, unless it has one."""
+    if str(error.problem.place):
+        return error
+    return type(error)(error.problem.what, place=place, repair=error.problem.repair)
+
+
+def describe(value: Any) -> str:
+    """Return shapes and types of a value, for messages."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {describe(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "(" + ", ".join(describe(item) for item in value) + ")"
+    return type(value).__name__
+
+
+def failed_call(node: Node, batch: Batch, error: Exception) -> KdcoreError:
+    """Return the error for a model or adapter that raised in its forward."""
+    if isinstance(error, KdcoreError):
+        return at_place(error, node.place)
+    bound = {str(each): each for each in node.addresses()}
+    entries = describe({key: value for key, value in batch.items() if f"batch:{key}" in bound})
+    return WiringError(
+        f"{node.name!r} ({type(node.module).__name__}) failed in its forward on {', '.join(bound) or 'no arguments'} "
+        f"with batch entries {entries}: {type(error).__name__}: {error}",
+        place=node.place,
+        repair="check the inputs: it is called with, the shapes the data set yields, and its params",
+    )
+
+
+def _argument_reader(argument: Argument | list[Address], readers: Mapping[Address, Reader]) -> Reader:
+    if isinstance(argument, Constant):
+        value = argument.value
+        return lambda batch: value
+    if isinstance(argument, list):
+        return list_reader([readers[each] for each in argument])
+    return readers[argument]
+
+
+def _slot_reader(slot: Slot) -> Reader:
+    return lambda batch: slot.read()
+
+
+def _requires_grad(values: Iterable[Any]) -> bool:
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.requires_grad:
+                return True
+        elif isinstance(value, Mapping):
+            if _requires_grad(value.values()):
+                return True
+        elif isinstance(value, (list, tuple)) and _requires_grad(value):
+            return True
+    return False

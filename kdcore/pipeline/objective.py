@@ -1,0 +1,199 @@
+"""The Objective: everything from models to balancer as one module that turns a batch into a loss."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kdcore.address import Address
+from kdcore.errors import WiringError, suggestion
+from kdcore.pipeline.capture import strip_hooks
+from kdcore.pipeline.freeze import keep_frozen
+from kdcore.pipeline.node import Batch, Node, Reader
+from kdcore.pipeline.plan import Plan
+from kdcore.pipeline.term import Term
+
+
+class ObjectiveOutput(NamedTuple):
+    """The scalar to call backward on, and the named terms, detached and in float32."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What part of an optimizer step a batch is, under accumulation or several processes.
+
+    `fraction` is the batch's part of all samples of the step; `counts` are, for terms over
+    positions, the positions of the whole step. The totals of all parts then add up to what
+    one batch of all samples would have given.
+    """
+
+    fraction: float = 1.0
+    counts: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+
+class Modules(nn.Module):
+    """Named submodules; unlike nn.ModuleDict any name will do, `type` and `values` too."""
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        for name, module in modules.items():
+            self._modules[name] = module
+
+    def __getitem__(self, name: str) -> nn.Module:
+        module = self._modules[name]
+        assert module is not None
+        return module
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules
+
+
+class Objective(nn.Module):
+    """Turns a batch into a total and named terms; built by `build_objective`.
+
+    Trained models and adapters, losses and the balancer are submodules: they train, move, save and
+    shard with it. Frozen models and adapters move with it too, but stay out of its state_dict.
+    """
+
+    def __init__(
+        self,
+        nodes: Mapping[str, Node],
+        terms: Sequence[Term],
+        balancer: nn.Module,
+        *,
+        adapters: frozenset[str],
+        observed: Mapping[Address, Reader],
+        frozen_parts: Sequence[nn.Module],
+        plans: tuple[Plan, Plan],
+    ) -> None:
+        super().__init__()
+        trained = {name: node.module for name, node in nodes.items() if not node.frozen}
+        self.models = Modules({name: module for name, module in trained.items() if name not in adapters})
+        self.adapters = Modules({name: module for name, module in trained.items() if name in adapters})
+        self.losses = Modules({term.name: term.loss for term in terms})
+        self.balancer = balancer
+        self.observed: dict[Address, Any] = {}
+        self.counts: dict[str, Tensor | float] = {}
+        self._nodes = dict(nodes)
+        self._terms = tuple(terms)
+        self._frozen_parts = list(frozen_parts)
+        self._passes = {
+            training: (plan, _observable(plan, observed)) for training, plan in zip((True, False), plans, strict=True)
+        }
+        self._sources = [node for node in nodes.values() if node.extractor is not None and not node.frozen]
+        self._paced = [module for module in self.modules() if hasattr(module, "progress") and module is not self]
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The terms that the config names (models may return more)."""
+        return self._terms
+
+    def forward(self, batch: Batch, share: Share | None = None) -> ObjectiveOutput:
+        """Compute the total and the terms of one batch."""
+        plan, observers = self._passes[self.training]
+        try:
+            plan.run(batch)
+            values, logged = self._compute(batch, share)
+            total = self.balancer(values)
+            if share is not None:
+                total = total * share.fraction
+            self.observed = {address: _detached(read(batch)) for address, read in observers.items()}
+        finally:
+            plan.clear()
+        return ObjectiveOutput(total, logged)
+
+    def _compute(self, batch: Batch, share: Share | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        values: dict[str, Tensor] = {}
+        logged: dict[str, Tensor] = {}
+        for term in self._terms:
+            value = term.compute(batch)
+            logged[term.name] = value.mean.detach().float()
+            values[term.name] = value.mean
+            if value.sum is not None and value.count is not None:
+                self.counts[term.name] = value.count
+                if share is not None and term.name in share.counts:
+                    values[term.name] = value.sum / (share.counts[term.name] * share.fraction)
+        for node in self._sources:
+            for key, loss in (node.extracted.losses if node.extracted else {}).items():
+                values[f"{node.name}.{key}"] = loss
+                logged[f"{node.name}.{key}"] = loss.detach().float()
+        return values, logged
+
+    def count(self, batch: Batch) -> dict[str, Tensor | float]:
+        """Return, before any forward, the positions that each term over positions will count in `batch`."""
+        found = {term.name: term.count(batch) for term in self._terms if term.counts}
+        return {name: count for name, count in found.items() if count is not None}
+
+    def progress(self, step: int, total_steps: int, epoch: int) -> None:
+        """Tell every component that wants to know how far training has come."""
+        for module in self._paced:
+            module.progress(step, total_steps, epoch)  # type: ignore[operator]
+
+    def train(self, mode: bool = True) -> Objective:
+        """Set the mode of what is trained; frozen parts stay in eval mode."""
+        super().train(mode)
+        keep_frozen(self._frozen_parts)
+        return self
+
+    def export_student(self, name: str = "student") -> nn.Module:
+        """Return a plain copy of a model: its own class, without hooks, adapters or teacher."""
+        if name not in self._nodes:
+            models = [node.name for node in self._nodes.values() if node.extractor is not None]
+            raise WiringError(f"there is no model {name!r} to export", repair=suggestion(name, models, noun="models"))
+        exported = copy.deepcopy(self._nodes[name].module)
+        strip_hooks(exported)
+        exported.requires_grad_(True)
+        return exported
+
+    def named_trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield trainable parameters as `<model or adapter>.<path>`, `losses.<term>...` and `balancer...`."""
+        for prefix, module in (
+            ("", self.models),
+            ("", self.adapters),
+            ("losses.", self.losses),
+            ("balancer.", self.balancer),
+        ):
+            for name, parameter in module.named_parameters():
+                if parameter.requires_grad:
+                    yield prefix + name, parameter
+
+    def close(self) -> None:
+        """Take the hooks off all models; the Objective cannot be used afterwards."""
+        for node in self._nodes.values():
+            node.capture.remove()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Objective:
+        super()._apply(fn, recurse)
+        for node in self._nodes.values():
+            if node.frozen:
+                node.module._apply(fn)
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Objective:
+        raise TypeError("an Objective is wired to its models and cannot be copied; export_student() copies a model")
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError("an Objective is wired to its models and cannot be pickled; save its state_dict()")
+
+
+def _observable(plan: Plan, observed: Mapping[Address, Reader]) -> dict[Address, Reader]:
+    """Leave out outputs of models that the plan does not run to their end."""
+    complete = {node.name for node, stop in plan.steps if stop is None}
+    return {address: read for address, read in observed.items() if address.is_batch or address.name in complete}
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Return the autocast context of a stage's precision."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

@@ -1,0 +1,66 @@
+"""Which nodes run for a set of addresses, in which order, and how far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kdcore.address import Address, What
+from kdcore.pipeline.capture import Event
+from kdcore.pipeline.node import Batch, Node, is_captured
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sequence of nodes, each with the event after which its pass may stop."""
+
+    steps: tuple[tuple[Node, Event | None], ...]
+
+    def run(self, batch: Batch) -> None:
+        """Run every node."""
+        for node, stop in self.steps:
+            node.run(batch, stop)
+
+    def clear(self) -> None:
+        """Let go of every node's results."""
+        for node, _ in self.steps:
+            node.clear()
+
+
+def ordered(nodes: Mapping[str, Node], addresses: Iterable[Address]) -> list[Node]:
+    """Return the nodes that `addresses` need, directly or not, inputs before users."""
+    result: list[Node] = []
+    seen: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in seen:
+            return
+        seen.add(name)
+        for needed in sorted(nodes[name].needs()):
+            visit(needed)
+        result.append(nodes[name])
+
+    for address in addresses:
+        # A submodule handed to a loss needs no pass of its model.
+        if not address.is_batch and address.what is not What.MODULE:
+            visit(address.name)
+    # Frozen models first: their memory peak comes before any graph is kept.
+    frozen_free = [node for node in result if node.frozen and not node.needs()]
+    return frozen_free + [node for node in result if node not in frozen_free]
+
+
+def make_plan(
+    nodes: Mapping[str, Node], addresses: Iterable[Address], traces: Mapping[str, list[Event]], *, stops: bool = True
+) -> Plan:
+    """Return the plan for `addresses`, given what ran in which order in the probe."""
+    wanted = list(addresses)
+    order = ordered(nodes, wanted)
+    for node in order:
+        wanted.extend(node.addresses())
+    steps = []
+    for node in order:
+        own = [each for each in wanted if each.name == node.name and each.what is not What.MODULE]
+        full = node.always_full or not stops or not all(is_captured(each) for each in own)
+        stop = None if full else node.capture.last_event(traces.get(node.name, []), own)
+        steps.append((node, stop))
+    return Plan(tuple(steps))

@@ -1,0 +1,156 @@
+"""One term of the objective: a loss in its wrappers, bound to readers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from kdcore.component import Input
+from kdcore.config.config import Part, TermConfig
+from kdcore.contracts import Facts
+from kdcore.errors import KdcoreError, WiringError
+from kdcore.pipeline.node import Batch, Reader, at_place, describe
+
+_LOW_PRECISION = (torch.float16, torch.bfloat16)
+
+
+class TermFactory:
+    """Makes the loss of a term, or a wrapper around it; what a wrapper receives as `make_loss`."""
+
+    def __init__(self, part: Part, inner: TermFactory | None = None) -> None:
+        self.part = part
+        self.inner = inner
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """The inputs of what it makes: its own and those of the loss within."""
+        own = self.part.registered.component.inputs
+        names = {each.name for each in own}
+        within = self.inner.inputs if self.inner else ()
+        return (*(each for each in within if each.name not in names), *own)
+
+    def __call__(self) -> nn.Module:
+        """Make a fresh loss."""
+        made = self.part.build(make_loss=self.inner) if self.inner else self.part.build()
+        if not isinstance(made, nn.Module):
+            raise WiringError(
+                f"the factory of {self.part.registered} returned a {type(made).__name__}, not an nn.Module",
+                place=self.part.place,
+            )
+        return made
+
+
+def make_term_loss(config: TermConfig) -> nn.Module:
+    """Build a term's loss with its wrappers, outermost first."""
+    factory = TermFactory(config.loss)
+    for wrapper in reversed(config.wrappers):
+        factory = TermFactory(wrapper, factory)
+    try:
+        return factory()
+    except (ValueError, TypeError) as error:
+        raise WiringError(f"term {config.name!r}: {error}", place=config.place) from error
+
+
+class Value(NamedTuple):
+    """A term's value: the mean that is logged, and the sum and count it came from, if it is over positions."""
+
+    mean: Tensor
+    sum: Tensor | None = None
+    count: Tensor | float | None = None
+
+
+class Term:
+    """A live term; its loss module is registered by the Objective."""
+
+    def __init__(self, config: TermConfig, loss: nn.Module, readers: Mapping[str, Reader]) -> None:
+        self.config = config
+        self.name = config.name
+        self.loss = loss
+        self.readers = dict(readers)
+        self.counts = hasattr(loss, "count")
+        self._from_batch = {
+            name: self.readers[name]
+            for name, bound in config.inputs.items()
+            if not isinstance(bound, list) and bound.is_batch
+        }
+
+    def compute(self, batch: Batch) -> Value:
+        """Compute the term, in float32 where autocast is on."""
+        inputs = {name: read(batch) for name, read in self.readers.items()}
+        try:
+            return _as_value(self._call(inputs))
+        except (ValueError, TypeError, RuntimeError, IndexError) as error:
+            raise self._failed(inputs, error) from error
+
+    def count(self, batch: Batch) -> Tensor | float | None:
+        """Return the number of positions in `batch` before any forward, if the loss can tell."""
+        if not self.counts:
+            return None
+        found = self.loss.count(**{name: read(batch) for name, read in self._from_batch.items()})  # type: ignore[operator]
+        return found  # type: ignore[no-any-return]
+
+    def facts(self, batch: Batch, data: Facts) -> Facts:
+        """Return the facts for this term's setup, after a pass of everything that feeds it."""
+        inputs = {name: read(batch) for name, read in self.readers.items()}
+        return described(inputs, data)
+
+    def _call(self, inputs: Mapping[str, Any]) -> Any:
+        device = next((value.device.type for value in inputs.values() if isinstance(value, Tensor)), "cpu")
+        if not torch.is_autocast_enabled(device):
+            return self.loss(**inputs)
+        with torch.autocast(device, enabled=False):
+            return self.loss(**{name: _full_precision(value) for name, value in inputs.items()})
+
+    def _failed(self, inputs: Mapping[str, Any], error: Exception) -> KdcoreError:
+        if isinstance(error, KdcoreError):
+            return at_place(error, self.config.place)
+        bound = ", ".join(
+            f"{name} = {_written(self.config.inputs[name])} {describe(value)}" for name, value in inputs.items()
+        )
+        if torch.cuda.is_available() and isinstance(error, torch.OutOfMemoryError):
+            raise error
+        return WiringError(
+            f"term {self.name!r} ({self.config.loss.registered}) failed with {bound}: {error}",
+            place=self.config.place,
+            repair="bind other addresses, or bring the tensors together with an adapter",
+        )
+
+
+def described(inputs: Mapping[str, Any], data: Facts) -> Facts:
+    """Return `data` with the shapes of `inputs`."""
+    from dataclasses import replace
+
+    from kdcore.contracts import TensorFacts
+
+    return replace(data, inputs={name: TensorFacts.of(value) for name, value in inputs.items()})
+
+
+def _as_value(result: Any) -> Value:
+    if isinstance(result, tuple) and len(result) == 2:
+        total, count = result
+        floor = count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
+        return Value(total / floor, total, count)
+    if not isinstance(result, Tensor):
+        raise TypeError(f"a loss returns a scalar tensor or (sum, count), found {describe(result)}")
+    if result.dim() > 0 and result.numel() == 1:
+        result = result.reshape(())
+    if result.dim() > 0:
+        raise ValueError(f"a loss returns a scalar, found shape {tuple(result.shape)}")
+    return Value(result)
+
+
+def _full_precision(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in _LOW_PRECISION else value
+    if isinstance(value, Mapping):
+        return {key: _full_precision(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_full_precision(item) for item in value]
+    return value
+
+
+def _written(binding: Any) -> str:
+    return "[" + ", ".join(map(str, binding)) + "]" if isinstance(binding, list) else str(binding)

@@ -1,0 +1,124 @@
+"""Reading weights from files, and saying exactly what fitted."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from kdcore.config.config import WeightsConfig
+from kdcore.errors import Place, WeightsError, suggestion
+
+_SHOWN = 5
+
+
+def load_weights(name: str, module: nn.Module, config: WeightsConfig) -> str:
+    """Load `config.file` into `module` and return one line on what was loaded.
+
+    Raises:
+        WeightsError: the file is missing, unreadable or not a state dict; or names or shapes do not
+            fit (with `strict: false`, only shapes must).
+    """
+    assert config.file is not None
+    file = Path(config.file).expanduser()
+    state = _named_tensors(read_tensors(file, config.place), config)
+    own = module.state_dict()
+    shapes = [
+        f"{key} is {tuple(state[key].shape)} in the file and {tuple(own[key].shape)} in the model"
+        for key in own.keys() & state.keys()
+        if isinstance(own[key], Tensor) and state[key].shape != own[key].shape
+    ]
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    misfits = [*sorted(shapes)]
+    if config.strict or len(missing) == len(own):
+        misfits += [f"missing in the file: {_listed(missing)}"] if missing else []
+        misfits += [f"unknown to the model: {_listed(unexpected)}"] if unexpected else []
+    if misfits:
+        raise WeightsError(
+            f"the weights in {str(file)!r} do not fit {name!r} ({type(module).__name__}): "
+            + "; ".join(misfits[:_SHOWN]),
+            place=config.place,
+            repair=_remedy(missing, unexpected, shapes),
+        )
+    module.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
+    text = f"{name}: loaded {len(own) - len(missing)} of {len(own)} tensors from {file}"
+    text += f"; kept as built: {_listed(missing)}" if missing else ""
+    return text + (f"; ignored: {_listed(unexpected)}" if unexpected else "")
+
+
+def read_tensors(file: Path, place: Place) -> dict[str, Any]:
+    """Read a .safetensors file, or any other with torch's weights_only reader."""
+    if not file.is_file():
+        folder = file.parent if file.parent.is_dir() else Path()
+        there = [each.name for each in folder.iterdir() if each.suffix in (".safetensors", ".pt", ".pth")]
+        raise WeightsError(
+            f"there is no weights file {str(file)!r} (looked for {str(file.absolute())!r})",
+            place=place,
+            repair=suggestion(file.name, there, noun=f"weights in {str(folder)!r}"),
+        )
+    try:
+        if file.suffix == ".safetensors":
+            return safetensors.torch.load_file(file)
+        loaded = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{str(file)!r} holds more than tensors, or is no weights file at all; loading it could run code",
+            place=place,
+            repair="save the model's state_dict() alone, best as .safetensors",
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:
+        reason = str(error).split("\n")[0]
+        raise WeightsError(
+            f"{str(file)!r} cannot be read as weights: {reason}",
+            place=place,
+            repair="the file may be truncated: copy it again",
+        ) from error
+    if not isinstance(loaded, Mapping):
+        raise WeightsError(
+            f"{str(file)!r} holds a {type(loaded).__name__}, not a state dict",
+            place=place,
+            repair="save the model's state_dict()",
+        )
+    return dict(loaded)
+
+
+def _named_tensors(loaded: dict[str, Any], config: WeightsConfig) -> dict[str, Tensor]:
+    state: Any = loaded
+    for key in (config.key or "").split(".") if config.key else ():
+        if not isinstance(state, Mapping) or key not in state:
+            known = list(state) if isinstance(state, Mapping) else []
+            raise WeightsError(
+                f"{config.file!r} has no entry {config.key!r}",
+                place=config.place,
+                repair=suggestion(key, map(str, known), noun="entries"),
+            )
+        state = state[key]
+    prefix = config.strip_prefix or ""
+    tensors = {key.removeprefix(prefix): value for key, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        nested = [key for key, value in state.items() if isinstance(value, Mapping)]
+        raise WeightsError(
+            f"{config.file!r} holds no named tensors" + (f" under {config.key!r}" if config.key else ""),
+            place=config.place,
+            repair=f"name the entry that holds them: weights: {{file: ..., key: {nested[0]}}}" if nested else "",
+        )
+    return tensors
+
+
+def _remedy(missing: list[str], unexpected: list[str], shapes: list[str]) -> str:
+    for prefix in {key.split(".")[0] + "." for key in unexpected}:
+        if {key.removeprefix(prefix) for key in unexpected} & set(missing):
+            return f"the names in the file start with {prefix!r}: write strip_prefix: {prefix}"
+    if shapes:
+        return "the model's params must be those the weights were trained with (width, classes, vocabulary)"
+    return "check the model's type and params, or write strict: false to accept the difference"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f", ... ({len(names)} in all)" if len(names) > _SHOWN else "")

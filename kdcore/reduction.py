@@ -1,0 +1,88 @@
+"""How one loss value per distribution becomes what a loss returns: a scalar, or a sum and its count."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Reduction = Literal["mean", "batchmean", "sum", "elementwise_mean", "tokens"]
+Reduced = Tensor | tuple[Tensor, Tensor]
+
+REDUCTIONS: tuple[str, ...] = get_args(Reduction)
+
+
+def check_reduction(reduction: str, allowed: tuple[str, ...] = REDUCTIONS) -> None:
+    """Raise ValueError unless `reduction` is one of `allowed`."""
+    if reduction not in allowed:
+        raise ValueError(f"reduction is {reduction!r}; it must be one of {', '.join(allowed)}")
+
+
+def reduce_losses(losses: Tensor, reduction: str, *, num_classes: int, mask: Tensor | None = None) -> Reduced:
+    """Reduce one loss value per distribution, each weighted by its mask.
+
+    With losses l_i, weights m_i (1 without a mask), batch size B and C classes:
+
+        mean               sum_i m_i l_i / sum_i m_i
+        batchmean          sum_i m_i l_i / B
+        sum                sum_i m_i l_i
+        elementwise_mean   sum_i m_i l_i / (C sum_i m_i)
+        tokens             (sum_i m_i l_i, sum_i m_i)
+
+    A position of weight 0 counts for nothing whatever its loss is, NaN included. Where all weights
+    are 0 the mean is 0 and so is its gradient.
+
+    Arguments:
+        losses: (B, ...), one value per distribution, already summed over its classes.
+        reduction: one of the five above.
+        num_classes: the size of the class dimension that `losses` no longer has.
+        mask: bool or number, of the shape of `losses`; what a position counts.
+
+    Raises ValueError for an unknown reduction, a mask of another shape, or `batchmean` without a batch.
+    """
+    check_reduction(reduction)
+    batch_size = _batch_size(losses) if reduction == "batchmean" else 0
+    if mask is not None:
+        check_mask(losses, mask)
+        weights = mask.to(losses.dtype)
+        losses = losses.masked_fill(weights == 0, 0) * weights  # the product alone would keep a padded NaN
+    total = losses.sum()
+    if reduction == "sum":
+        return total
+    if reduction == "batchmean":
+        return total / max(batch_size, 1)
+    if reduction == "tokens":
+        count = losses.new_full((), losses.numel()) if mask is None else count_positions(mask, losses.dtype)
+        return total, count
+    divisor = num_classes if reduction == "elementwise_mean" else 1
+    if mask is None:
+        return total / max(losses.numel() * divisor, 1)
+    return divide(total, count_positions(mask, losses.dtype) * divisor)
+
+
+def count_positions(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return how many positions a mask counts: the sum of its weights, a scalar on the mask's device."""
+    return mask.sum(dtype=dtype)
+
+
+def divide(total: Tensor, count: Tensor) -> Tensor:
+    """Return `total / count`, and 0 with a gradient of 0 where nothing was counted (then `total` is 0 too)."""
+    return total / count.where(count != 0, 1)
+
+
+def check_mask(losses: Tensor, mask: Tensor) -> None:
+    """Raise ValueError unless the mask has one entry per distribution."""
+    if mask.shape != losses.shape:
+        raise ValueError(
+            f"mask has shape {tuple(mask.shape)}; it needs one entry per distribution, {tuple(losses.shape)}: "
+            "the shape of the logits without their class dimension"
+        )
+
+
+def _batch_size(losses: Tensor) -> int:
+    if losses.dim() == 0:
+        raise ValueError(
+            "reduction 'batchmean' divides by the batch size, but there is only one distribution: use 'sum'"
+        )
+    return losses.shape[0]

@@ -1,0 +1,37 @@
+"""Shape checks whose messages name the inputs, for losses and adapters."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def check_same_shape(**inputs: Tensor) -> None:
+    """Raise ValueError unless all named tensors have one shape; broadcasting hides mistakes."""
+    (first, reference), *others = inputs.items()
+    for name, tensor in others:
+        if tensor.shape != reference.shape:
+            raise ValueError(
+                f"{first} has shape {tuple(reference.shape)} but {name} has {tuple(tensor.shape)}; "
+                "they must be equal" + _remedy(reference, tensor)
+            )
+
+
+def check_rank(minimum: int, maximum: int | None = None, **inputs: Tensor) -> None:
+    """Raise ValueError unless every named tensor has between `minimum` and `maximum` dimensions."""
+    for name, tensor in inputs.items():
+        if tensor.dim() < minimum or (maximum is not None and tensor.dim() > maximum):
+            wanted = f"{minimum}" if minimum == maximum else f"{minimum} to {maximum}" if maximum else f"{minimum}+"
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; {wanted} dimensions are needed")
+
+
+def check_same_batch(**inputs: Tensor) -> None:
+    """Raise ValueError unless all named tensors have as many rows."""
+    rows = {name: tensor.shape[0] for name, tensor in inputs.items()}
+    if len(set(rows.values())) > 1:
+        raise ValueError("batch sizes differ: " + ", ".join(f"{name} has {count} rows" for name, count in rows.items()))
+
+
+def _remedy(first: Tensor, second: Tensor) -> str:
+    if first.shape[:-1] == second.shape[:-1]:
+        return " (if the last dimension is classes, both models need the same classes or vocabulary)"
+    return " (an adapter can change a shape)"

@@ -1,0 +1,154 @@
+"""Divergences between two batches of logits, computed block by block.
+
+At 2,048 positions of 128,000 classes one float32 buffer holds a gigabyte, and the textbook form
+keeps several of them until the backward pass. Beyond one block, nothing of that size is kept here
+beside the two inputs, and nothing but the gradient is made: both passes walk over blocks that are
+small enough for their intermediate results to stay in the cache, and the backward pass computes its
+softmax again instead of keeping it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Elements per block. A CPU wants its cache, a GPU enough work per kernel to hide its launch.
+CPU_BLOCK = 2**18
+DEVICE_BLOCK = 2**25
+
+Index = tuple[int | slice, ...]
+
+
+class Divergence(NamedTuple):
+    """A divergence over dimension `dim` of two tensors of logits, and its gradient for the first."""
+
+    value: Callable[[Tensor, Tensor, int], Tensor]
+    gradient: Callable[[Tensor, Tensor, int], Tensor]
+
+
+def divergence(student: Tensor, teacher: Tensor, *, kind: str, temperature: float = 1.0, dim: int = -1) -> Tensor:
+    """Return D(teacher / T, student / T) of every distribution.
+
+    The gradient reaches the student only; beyond one block it cannot be differentiated again.
+
+    Arguments:
+        student: logits, classes along `dim`.
+        teacher: logits of the same shape.
+        kind: a key of `DIVERGENCES`.
+        temperature: T > 0, divides the logits of both.
+        dim: the dimension of the classes.
+
+    Returns the shape without `dim`, in float64 where an input is float64, else in float32.
+    """
+    from_end = dim - student.dim() if dim >= 0 else dim
+    teacher = teacher.detach()
+    # A compiler fuses the plain form by itself; a loop over blocks would only unroll.
+    if student.numel() <= _block_size(student) or torch.compiler.is_compiling():
+        return _value(student, teacher, kind, temperature, from_end)
+    losses: Tensor = _Blockwise.apply(student, teacher, kind, temperature, from_end)
+    return losses
+
+
+class _Blockwise(torch.autograd.Function):
+    """A divergence and its gradient, one block of distributions after the other."""
+
+    @staticmethod
+    def forward(student: Tensor, teacher: Tensor, kind: str, temperature: float, dim: int) -> Tensor:
+        shape = student.shape[:dim] + student.shape[student.dim() + dim + 1 :]
+        losses = student.new_empty(shape, dtype=_computed_in(student, teacher))
+        for block in _blocks(student, dim):
+            losses[block] = _value(student[block], teacher[block], kind, temperature, dim)
+        return losses
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        student, teacher, ctx.kind, ctx.temperature, ctx.dim = inputs
+        ctx.save_for_backward(student, teacher)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
+        student, teacher = ctx.saved_tensors
+        dtype, dim = upstream.dtype, ctx.dim
+        scale = (upstream / ctx.temperature).unsqueeze(dim)
+        gradient = torch.empty_like(student)
+        for block in _blocks(student, dim):
+            s, t = (_softened(logits[block], ctx.temperature, dtype) for logits in (student, teacher))
+            gradient[block] = DIVERGENCES[ctx.kind].gradient(s, t, dim).mul_(scale[block])
+        return gradient, None, None, None, None
+
+
+def _kl(s: Tensor, t: Tensor, dim: int) -> Tensor:
+    log_p = t.log_softmax(dim)
+    p = log_p.exp()
+    # Classes that the teacher excludes (a logit of -inf) count 0, although their logarithm does not exist.
+    return log_p.sub_(s.log_softmax(dim)).mul_(p).masked_fill_(p == 0, 0).sum(dim)
+
+
+def _cross_entropy(s: Tensor, t: Tensor, dim: int) -> Tensor:
+    p = t.softmax(dim)
+    return s.log_softmax(dim).mul_(p).masked_fill_(p == 0, 0).sum(dim).neg_()
+
+
+def _softmax_difference(s: Tensor, t: Tensor, dim: int) -> Tensor:
+    return s.softmax(dim).sub_(t.softmax(dim))
+
+
+def _squared_distance(s: Tensor, t: Tensor, dim: int) -> Tensor:
+    return (s - t).square_().sum(dim)
+
+
+def _twice_difference(s: Tensor, t: Tensor, dim: int) -> Tensor:
+    return (s - t).mul_(2)
+
+
+DIVERGENCES = {
+    "kl": Divergence(_kl, _softmax_difference),
+    "cross_entropy": Divergence(_cross_entropy, _softmax_difference),
+    "mse": Divergence(_squared_distance, _twice_difference),
+}
+
+
+def _computed_in(student: Tensor, teacher: Tensor) -> torch.dtype:
+    return torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
+
+
+def _softened(logits: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
+    logits = logits.to(dtype)
+    return logits if temperature == 1 else logits / temperature
+
+
+def _value(student: Tensor, teacher: Tensor, kind: str, temperature: float, dim: int) -> Tensor:
+    dtype = _computed_in(student, teacher)
+    s, t = (_softened(logits, temperature, dtype) for logits in (student, teacher))
+    return DIVERGENCES[kind].value(s, t, dim)
+
+
+def _block_size(logits: Tensor) -> int:
+    return CPU_BLOCK if logits.device.type == "cpu" else DEVICE_BLOCK
+
+
+def _blocks(logits: Tensor, dim: int) -> Iterator[Index]:
+    """Yield indices of the dimensions before `dim` that together cover all distributions."""
+    return _split(logits.shape[:dim], math.prod(logits.shape[dim:]), _block_size(logits))
+
+
+def _split(leading: tuple[int, ...], inner: int, limit: int) -> Iterator[Index]:
+    """Split `leading` dimensions, `inner` elements to an entry, into blocks of at most `limit` elements or one entry."""
+    if not leading or math.prod(leading) * inner <= limit:
+        yield ()
+        return
+    size = math.prod(leading[1:]) * inner
+    if size > limit:
+        for index in range(leading[0]):
+            for rest in _split(leading[1:], inner, limit):
+                yield (index, *rest)
+    else:
+        step = limit // size
+        for start in range(0, leading[0], step):
+            yield (slice(start, start + step),)
