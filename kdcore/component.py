@@ -28,7 +28,7 @@ class Kind(enum.StrEnum):
         return "criteria" if self is Kind.CRITERION else f"{self.value}s" if self is not Kind.LOSS else "losses"
 
     @property
-    def title(self) -> str:
+    def title(self) -> str:  # type: ignore[override]
         """The kind as users read it in tables and messages."""
         return "pruning criterion" if self is Kind.CRITERION else self.value.replace("_", " ")
 
@@ -134,10 +134,9 @@ class Component:
             raise ValueError(f"component {self.name!r} names an input twice: {names}")
 
     @property
-    def package(self) -> str:
-        """The top-level package of the factory, where the schema file lies."""
-        module = self.factory.split(":")[0] if isinstance(self.factory, str) else self.factory.__module__
-        return module.split(".")[0]
+    def module(self) -> str:
+        """The module of the factory; the schema file lies in its outermost package."""
+        return self.factory.split(":")[0] if isinstance(self.factory, str) else self.factory.__module__
 
     def resolve(self) -> Callable[..., Any]:
         """Import and return the factory."""

@@ -309,10 +309,15 @@ def _read_schema(component: Component) -> dict[str, Any]:
 
 
 def _schema_file(component: Component, name: str) -> Path:
-    package = importlib.util.find_spec(component.package)
-    if package is None or package.origin is None:
-        raise FileNotFoundError(f"package {component.package!r} has no folder")
-    return Path(package.origin).parent / name
+    # The outermost package that has a folder (a namespace package has none): nothing more is imported.
+    parts = component.module.split(".")
+    for end in range(1, len(parts) + 1):
+        found = importlib.util.find_spec(".".join(parts[:end]))
+        if found is None:
+            break
+        if found.origin is not None:
+            return Path(found.origin).parent / name
+    raise FileNotFoundError(f"package {parts[0]!r} has no folder")
 
 
 @functools.cache

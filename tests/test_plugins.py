@@ -168,6 +168,16 @@ def test_a_part_of_a_schema_file_keeps_the_shared_definitions(install: Any) -> N
     assert registered.schema["$defs"]["positive"]["exclusiveMinimum"] == 0
 
 
+def test_a_schema_file_inside_a_namespace_package(install: Any, site: Path) -> None:
+    source = offer("losses", "spaced", schema='"s.json"').replace("torch.nn:MSELoss", "acme_space.kd_spaced.loss:Loss")
+    install("kd-plugin-spaced", source)
+    inner = site / "acme_space" / "kd_spaced"
+    inner.mkdir(parents=True)
+    (inner / "__init__.py").write_text("")
+    (inner / "s.json").write_text('{"type": "object", "title": "inner"}')
+    assert Registry.discover().find("loss", "spaced").schema["title"] == "inner"
+
+
 def test_a_factory_that_cannot_be_imported_is_named(install: Any) -> None:
     source = offer("losses", "hollow").replace("torch.nn:MSELoss", "kd_plugin_hollow.loss:Loss")
     install("kd-plugin-hollow", source)

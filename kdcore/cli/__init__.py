@@ -1,0 +1,1 @@
+"""The command `kd`: one thin file per group of commands; importing them imports nothing heavy."""

@@ -98,7 +98,7 @@ def _write_out(data: Any, schema: dict[str, Any]) -> None:
         entries = data.setdefault(section, {})
         for name, node in entries.items() if isinstance(entries, dict) else ():
             entries[name] = _completed(_as_mapping(node), definitions, definition)
-    stages = data.get("stages")
+    stages: Any = data.get("stages")
     for index, node in enumerate(stages if isinstance(stages, list) else []):
         if not isinstance(node, dict):
             continue

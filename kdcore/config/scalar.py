@@ -12,8 +12,8 @@ import re
 Scalar = str | int | float | bool | None
 
 _WORDS: dict[str, bool | None] = {
-    **{spelling: True for spelling in ("true", "True", "TRUE")},
-    **{spelling: False for spelling in ("false", "False", "FALSE")},
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
 }
 _INTEGER = re.compile(r"[-+]?[0-9]+")

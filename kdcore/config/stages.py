@@ -36,7 +36,7 @@ class StageChecker:
         self.data = data
         self.models = models
         self.external = external
-        self.earlier: list[str] = []
+        self.earlier: dict[str, tuple[str, ...]] = {}
 
     def check(self, node: Any, index: int) -> StageConfig | None:
         """Check one stage; returns None where too little of it is there to go on."""
@@ -68,7 +68,7 @@ class StageChecker:
             epochs=node.get("epochs"),
             steps_per_epoch=node.get("steps_per_epoch"),
             freeze=tuple(node.get("freeze") or ()),
-            start=self._start(node.get("start"), train, path),
+            start=self._start(node.get("start"), path),
             data=self._data(node.get("data"), path),
             optimizer=self._training(node, "optimizer", check_optimizer, path),
             scheduler=self._training(node, "scheduler", check_scheduler, path),
@@ -80,7 +80,7 @@ class StageChecker:
             early_stop=self._early_stop(node.get("early_stop"), terms, metrics, path),
         )
         self._need(node, path)
-        self.earlier.append(str(name))
+        self.earlier[str(name)] = train
         return stage or None
 
     def _need(self, node: dict[str, Any], path: Path) -> None:
@@ -171,23 +171,22 @@ class StageChecker:
             explicit=explicit,
         )
 
-    def _start(self, node: Any, train: tuple[str, ...], path: Path) -> dict[str, StartConfig]:
+    def _start(self, node: Any, path: Path) -> dict[str, StartConfig]:
         found = {}
         for name, value in (node if isinstance(node, dict) else {}).items():
             where = (*path, "start", name)
-            if name not in self.checker.names:
-                repair = suggestion(name, self.checker.names)
-                self.checker.problem(f"there is no model or adapter {name!r}", where, repair, key=True)
-                continue
             spec = {"stage": value} if isinstance(value, str) else value if isinstance(value, dict) else {}
-            stage, source = spec.get("stage"), spec.get("model", name)
+            stage, source = str(spec.get("stage")), str(spec.get("model", name))
+            for model in {name, source} - self.models:
+                repair = suggestion(model, self.models, noun="models")
+                self.checker.problem(f"there is no model {model!r} to start", where, repair, key=model == name)
             if stage != INITIAL and stage not in self.earlier:
-                known = [INITIAL, *self.earlier]
-                self.checker.problem(f"there is no earlier stage {stage!r}", where, suggestion(str(stage), known))
-            elif source not in self.checker.names:
-                self.checker.problem(f"there is no model {source!r}", where, suggestion(source, self.checker.names))
-            else:
-                found[name] = StartConfig(str(stage), source)
+                repair = suggestion(stage, [INITIAL, *self.earlier], noun="starts")
+                self.checker.problem(f"there is no earlier stage {stage!r}", where, repair)
+            elif stage != INITIAL and source in self.models and source not in self.earlier[stage]:
+                repair = f"stage {stage!r} trains {', '.join(self.earlier[stage])}"
+                self.checker.problem(f"stage {stage!r} does not train {source!r}", where, repair)
+            found[name] = StartConfig(stage, source)
         return found
 
     def _data(self, node: Any, path: Path) -> dict[str, str]:

@@ -57,6 +57,8 @@ def syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
     mark = error.problem_mark or error.context_mark
     place = Place("", file, mark.line + 1, mark.column + 1) if mark else Place("", file)
     what, repair = _words(error)
+    if "flow" in (error.context or "") and error.context_mark:
+        what += f"; it opens at line {error.context_mark.line + 1}, column {error.context_mark.column + 1}"
     start = error.context_mark.line if error.context_mark else place.line - 1
     hint = _hint("\n".join(text.splitlines()[start : place.line]))
     return Problem(what, place, "; ".join(part for part in (hint, repair) if part))
@@ -80,7 +82,7 @@ def _words(error: yaml.MarkedYAMLError) -> tuple[str, str]:
     for pattern, what, repair in _REASONS:
         if match := pattern.search(reason):
             groups = match.groups()
-            return f"{what.format(*groups)}", repair.format(*groups)
+            return what.format(*groups), repair.format(*groups)
     return f"this is not YAML: {reason}", ""
 
 

@@ -52,17 +52,20 @@ def check_optimizer(data: Any, *, source: Source | None = None, base: Path = ())
     node, definition = reader.read(data)
     if definition is None:
         return node, reader.problems
+    options = _group_options(definition)
+    for index, group in enumerate(_list(node, "groups")):
+        params = group.get("params", {}) if isinstance(group, dict) else None
+        if isinstance(params, dict):
+            reader.judge(params, options, ("groups", index, "params"))
+    if reader.problems:
+        return node, reader.problems
     name, params = node["type"], node["params"]
     reader.report(_optimizer_conflicts(name, params), ("params",))
-    properties = {key: each for key, each in definition["properties"].items() if key not in _NOT_PER_GROUP}
-    options = {**definition, "properties": properties, "required": []}
     for index, group in enumerate(node["groups"]):
         if isinstance(group["pattern"], str):
             group["pattern"] = [group["pattern"]]
-        path = ("groups", index, "params")
-        if reader.valid(group["params"], options, path):
-            group["params"] = own = _typed(group["params"], options)
-            reader.report(_optimizer_conflicts(name, {**params, **own}), path, written=own)
+        group["params"] = own = _completed(group["params"], options)
+        reader.report(_optimizer_conflicts(name, {**params, **own}), ("groups", index, "params"), written=own)
     return node, reader.problems
 
 
@@ -78,6 +81,12 @@ def check_scheduler(data: Any, *, source: Source | None = None, base: Path = ())
     node, definition = reader.read(data)
     if definition is None:
         return node, reader.problems
+    parts = _list(node.get("params"), "schedulers")
+    for index, part in enumerate(parts):
+        if isinstance(part, (str, dict)):
+            parts[index] = _check_part(reader, part, node["type"], ("params", "schedulers", index))
+    if reader.problems:
+        return node, reader.problems
     name, params = node["type"], node["params"]
     interval = node.setdefault("interval", definition.get("x-interval", "epoch"))
     if name == "OneCycleLR":
@@ -86,8 +95,6 @@ def check_scheduler(data: Any, *, source: Source | None = None, base: Path = ())
         reader.problem(f"{name} looks at a metric, which an epoch has and a step has not", ("interval",), "remove it")
     written = data.get("params", {}) if isinstance(data, Mapping) else {}
     reader.report(_scheduler_conflicts(name, params, written, interval), ("params",))
-    for index, part in enumerate(params.get("schedulers", ())):
-        params["schedulers"][index] = _check_part(reader, part, name, ("params", "schedulers", index))
     return node, reader.problems
 
 
@@ -102,27 +109,26 @@ class _Reader:
         self.problems: list[Problem] = []
 
     def read(self, data: Any) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """Return a completed copy of `data` and the definition of its type, None where something is wrong."""
-        node = {"type": data} if isinstance(data, str) else copy.deepcopy(data)
-        if not isinstance(node, dict):
-            example = {"optimizer": "{type: SGD, params: {lr: 0.1}}", "scheduler": "{type: CosineAnnealingLR}"}
-            self.problem(f"{self.noun}: must be a type or a mapping, not {node!r}", (), f"write {example[self.noun]}")
+        """Return a copy of `data`, completed if nothing is wrong, and the definition of its type if that is known."""
+        if not isinstance(data, (str, Mapping)):
+            example = "{type: SGD, params: {lr: 0.1}}" if self.noun == "optimizer" else "{type: CosineAnnealingLR}"
+            self.problem(f"{self.noun}: must be a type or a mapping, not {data!r}", (), f"write {example}")
             return {}, None
+        node: dict[str, Any] = {"type": data} if isinstance(data, str) else copy.deepcopy(dict(data))
         definition = self._definition(node.get("type"), () if isinstance(data, str) else ("type",))
-        whole = self.valid(self._without_misplaced(node, definition), self.schema, ())
+        self.judge(self._without_misplaced(node, definition), self.schema, ())
         params = node.get("params", {})
-        fits = definition is not None and isinstance(params, dict) and self.valid(params, definition, ("params",))
-        if definition is None or not whole or not fits or self.problems:
-            return node, None
+        if definition is not None and isinstance(params, dict):
+            self.judge(params, definition, ("params",))
+        if definition is None or self.problems:
+            return node, definition
         node = with_defaults(node, self.schema)
-        return {**node, "params": _typed(with_defaults(params, definition), definition)}, definition
+        return {**node, "params": _completed(params, definition)}, definition
 
-    def valid(self, data: Any, schema: dict[str, Any], path: Path) -> bool:
-        """Check `data` against a schema; note what is wrong and return whether nothing is."""
-        noun = "param" if "params" in path else "key"
-        found = validate(data, schema, source=self.source, base=(*self.base, *path), noun=noun)
-        self.problems += found
-        return not found
+    def judge(self, data: Any, schema: dict[str, Any], path: Path) -> None:
+        """Check `data` against a schema and note what is wrong."""
+        noun = "parameter" if "params" in path else "key"
+        self.problems += validate(data, schema, source=self.source, base=(*self.base, *path), noun=noun)
 
     def problem(self, what: str, path: Path, repair: str, *, key: bool = False) -> None:
         """Note one thing that is wrong at `path`."""
@@ -156,7 +162,7 @@ class _Reader:
         params = (definition or {}).get("properties", {})
         misplaced = [key for key in node if key in params and key not in self.schema["properties"]]
         for key in misplaced:
-            what = f"{key!r} is a param of {node['type']} and stands beside params:"
+            what = f"{key!r} is a parameter of {node['type']} and stands beside params:"
             self.problem(what, (key,), f"write params: {{{key}: {node[key]}}}", key=True)
         return {key: value for key, value in node.items() if key not in misplaced}
 
@@ -228,22 +234,33 @@ def _complete_cycle(params: dict[str, Any]) -> None:
         params["steps_per_epoch"] = params["steps_per_epoch"] or AUTO
 
 
-def _typed(value: Any, schema: Mapping[str, Any]) -> Any:
-    """Return `value` with its numbers as the schema calls them, since torch tells 1 from 1.0."""
-    if isinstance(value, dict):
-        return {key: _typed(each, schema.get("properties", {}).get(key, {})) for key, each in value.items()}
+def _list(node: Any, key: str) -> list[Any]:
+    value = node.get(key) if isinstance(node, dict) else None
+    return value if isinstance(value, list) else []
+
+
+def _group_options(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of what a group may say differently: no defaults, for the optimizer's hold."""
+    properties = {
+        name: {keyword: value for keyword, value in each.items() if keyword != "default"}
+        for name, each in definition["properties"].items()
+        if name not in _NOT_PER_GROUP
+    }
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _completed(params: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    filled = with_defaults(params, schema)
+    return {name: _as_float(value, schema["properties"][name]) for name, value in filled.items()}
+
+
+def _as_float(value: Any, schema: Mapping[str, Any]) -> Any:
+    """Return `value` with 1 as 1.0 where the schema wants a number: torch tells them apart."""
     if isinstance(value, list):
-        fixed = schema.get("prefixItems", [schema.get("items", {})] * len(value))
-        return [_typed(each, item) for each, item in zip(value, fixed, strict=True)]
-    kinds = {kind for option in (schema, *schema.get("anyOf", ())) for kind in _kinds(option)}
-    if isinstance(value, int) and not isinstance(value, bool) and "number" in kinds:
-        return float(value)
-    return int(value) if isinstance(value, float) and "integer" in kinds else value
-
-
-def _kinds(schema: Mapping[str, Any]) -> list[str]:
-    kind = schema.get("type", [])
-    return [kind] if isinstance(kind, str) else list(kind)
+        items = schema.get("prefixItems") or [schema.get("items", {})] * len(value)
+        return [_as_float(each, item) for each, item in zip(value, items, strict=True)]
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return float(value) if whole and "number" in schema.get("type", ()) else value
 
 
 def _folded(name: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+_LARGEST = 1e300
 
 
 @dataclass(frozen=True)
@@ -70,9 +71,9 @@ class Row:
 
 
 def number(value: Any) -> float | None:
-    """Return a finite number as float, anything else as None."""
+    """Return a finite number as float, anything else as None; beyond 1e300 differences would overflow."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and math.isfinite(value) else None
+    return float(value) if is_number and abs(value) <= _LARGEST else None
 
 
 def parse_rows(data: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -33,9 +33,7 @@ class Assembly:
     _flags: dict[str, dict[str, bool]] = field(default_factory=dict)
 
     @classmethod
-    def build(
-        cls, config: Config, device: torch.device, given: Mapping[str, nn.Module] | None = None
-    ) -> Assembly:
+    def build(cls, config: Config, device: torch.device, given: Mapping[str, nn.Module] | None = None) -> Assembly:
         """Build the models that `given` does not bring, and load their weights."""
         assembly = cls(config, device, external=given is not None)
         for name, model in config.models.items():

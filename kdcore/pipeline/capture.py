@@ -16,7 +16,7 @@ from kdcore.pipeline.select import select, select_argument
 _EMPTY: Any = object()
 
 
-class StopForward(BaseException):  # noqa: N818 - not an error: it ends a forward pass
+class StopForward(BaseException):
     """Raised by a hook after the last call that anybody looks at.
 
     A BaseException, so that a model that catches Exception in its forward cannot swallow it.
@@ -192,7 +192,7 @@ class Capture:
 
 def find_module(root: nn.Module, address: Address) -> nn.Module:
     """Return the submodule that an address names; raises AddressError with the nearest paths."""
-    modules = dict(root.named_modules())
+    modules: dict[str, nn.Module] = dict(root.named_modules())
     if address.path in modules:
         return modules[address.path]
     names = [name for name in modules if name]

@@ -117,15 +117,29 @@ class Objective(nn.Module):
             value = term.compute(batch)
             logged[term.name] = value.mean.detach().float()
             values[term.name] = value.mean
-            if value.sum is not None and value.count is not None:
-                self.counts[term.name] = value.count
+            if value.total is not None and value.positions is not None:
+                self.counts[term.name] = value.positions
                 if share is not None and term.name in share.counts:
-                    values[term.name] = value.sum / (share.counts[term.name] * share.fraction)
+                    values[term.name] = value.total / (share.counts[term.name] * share.fraction)
         for node in self._sources:
             for key, loss in (node.extracted.losses if node.extracted else {}).items():
                 values[f"{node.name}.{key}"] = loss
                 logged[f"{node.name}.{key}"] = loss.detach().float()
         return values, logged
+
+    def term_values(self, batch: Batch) -> dict[str, Tensor]:
+        """Return every term with its graph, for looking at gradients term by term."""
+        plan, _ = self._passes[self.training]
+        try:
+            plan.run(batch)
+            return self._compute(batch, None)[0]
+        finally:
+            plan.clear()
+
+    @property
+    def observers(self) -> list[Address]:
+        """The outputs that an evaluation pass leaves in `observed`."""
+        return list(self._passes[False][1])
 
     def count(self, batch: Batch) -> dict[str, Tensor | float]:
         """Return, before any forward, the positions that each term over positions will count in `batch`."""
@@ -171,10 +185,10 @@ class Objective(nn.Module):
             node.capture.remove()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Objective:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for node in self._nodes.values():
             if node.frozen:
-                node.module._apply(fn)
+                node.module._apply(fn)  # type: ignore[no-untyped-call]
         return self
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Objective:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from kdcore.component import Input
 from kdcore.config.config import Part, TermConfig
-from kdcore.contracts import Facts
+from kdcore.contracts import Facts, TensorFacts
 from kdcore.errors import KdcoreError, WiringError
 from kdcore.pipeline.node import Batch, Reader, at_place, describe
 
@@ -58,8 +59,8 @@ class Value(NamedTuple):
     """A term's value: the mean that is logged, and the sum and count it came from, if it is over positions."""
 
     mean: Tensor
-    sum: Tensor | None = None
-    count: Tensor | float | None = None
+    total: Tensor | None = None
+    positions: Tensor | float | None = None
 
 
 class Term:
@@ -89,8 +90,8 @@ class Term:
         """Return the number of positions in `batch` before any forward, if the loss can tell."""
         if not self.counts:
             return None
-        found = self.loss.count(**{name: read(batch) for name, read in self._from_batch.items()})  # type: ignore[operator]
-        return found  # type: ignore[no-any-return]
+        inputs = {name: read(batch) for name, read in self._from_batch.items()}
+        return self.loss.count(**inputs)  # type: ignore[no-any-return,operator]
 
     def facts(self, batch: Batch, data: Facts) -> Facts:
         """Return the facts for this term's setup, after a pass of everything that feeds it."""
@@ -121,10 +122,6 @@ class Term:
 
 def described(inputs: Mapping[str, Any], data: Facts) -> Facts:
     """Return `data` with the shapes of `inputs`."""
-    from dataclasses import replace
-
-    from kdcore.contracts import TensorFacts
-
     return replace(data, inputs={name: TensorFacts.of(value) for name, value in inputs.items()})
 
 

@@ -52,6 +52,11 @@ def load_weights(name: str, module: nn.Module, config: WeightsConfig) -> str:
     return text + (f"; ignored: {_listed(unexpected)}" if unexpected else "")
 
 
+def load_state(module: nn.Module, file: Path, place: Place = Place()) -> None:
+    """Load weights that this run saved itself."""
+    module.load_state_dict(read_tensors(file, place))
+
+
 def read_tensors(file: Path, place: Place) -> dict[str, Any]:
     """Read a .safetensors file, or any other with torch's weights_only reader."""
     if not file.is_file():

@@ -51,7 +51,7 @@ def wire(
         assembly: the run's models and adapters.
         batch: an example batch, on the assembly's device.
         facts: what is known about the training data.
-        observe: outputs to keep per pass, for metrics.
+        observe: outputs to keep per pass, for metrics; those that cannot be read are left out.
         stops: whether forward passes may stop early.
     """
     return _Wirer(stage, assembly, batch, facts, list(observe), stops).wire()
@@ -83,7 +83,7 @@ class _Wirer:
         present = [node.module for node in self.nodes.values()]
         with undone(present, derive_seed(config.seed, "probe", self.stage.name)) as self.keeper:
             try:
-                return self._probe_and_finish(used, placed)
+                wiring = self._probe_and_finish(used, placed)
             except BaseException:
                 for node in self.nodes.values():
                     node.capture.remove()
@@ -91,6 +91,8 @@ class _Wirer:
             finally:
                 for node in self.nodes.values():
                     node.clear()
+        wiring.objective.train()
+        return wiring
 
     def _probe_and_finish(self, used: list[str], placed: list[tuple[Address, Place]]) -> Wiring:
         self._probe_forward(used, placed)
@@ -102,9 +104,9 @@ class _Wirer:
         returned = self._returned_losses()
         balancer = self._make_balancer(dict.fromkeys(returned))
         addresses = [address for address, _ in placed]
-        observed = {address: self.readers[address] for address in self.observe}
+        observed = {address: self.readers[address] for address in self.observe if self._readable(address)}
         train = make_plan(self.nodes, addresses, self.traces, stops=self.stops)
-        evaluate = make_plan(self.nodes, [*addresses, *self.observe], self.traces, stops=self.stops)
+        evaluate = make_plan(self.nodes, [*addresses, *observed], self.traces, stops=self.stops)
         objective = Objective(
             self.nodes,
             terms,
@@ -118,6 +120,13 @@ class _Wirer:
         unreached = self._unreached(objective)
         logged = {name: value.detach().float() for name, value in {**values, **returned}.items()}
         return Wiring(objective, unreached, logged, total.detach())
+
+    def _readable(self, address: Address) -> bool:
+        try:
+            self.readers[address](self.batch)
+        except AddressError:
+            return False
+        return True
 
     def _used(self, addresses: list[Address]) -> list[str]:
         """Return the names of everything the stage touches, inputs before users."""
@@ -204,15 +213,14 @@ class _Wirer:
         if config.like is not None:
             facts = replace(facts, like=TensorFacts.of(_read(self.readers[config.like], self.batch, config.place)))
         module = self.assembly.adapter(config, facts)
-        self.keeper.keep(module)
         frozen = config.name not in self.stage.train
-        node = Node(config.name, module, kwargs=config.inputs, frozen=frozen, place=config.place)
-        self.nodes[config.name] = node
         if frozen:
             freeze(module)
         else:
             self.assembly.restore_flags(config.name)
             module.train()
+        self.keeper.keep(module)
+        self.nodes[config.name] = Node(config.name, module, kwargs=config.inputs, frozen=frozen, place=config.place)
 
     def _read_into(self, wanted: list[tuple[Address, Place]], names: set[str]) -> None:
         ready = [(address, place) for address, place in wanted if address.name in names and address not in self.readers]
@@ -221,7 +229,8 @@ class _Wirer:
     def _run_traced(self, node: Node) -> None:
         capture = node.capture
         node.connect(self.readers)
-        capture.trace = trace = []
+        trace: list[Event] = []
+        capture.trace = trace
         try:
             with torch.enable_grad():
                 node.run(self.batch)
@@ -379,5 +388,3 @@ def _check_dimensions(what: str, module: nn.Module, place: Place) -> None:
             place=place,
             repair="give them shape (1,)",
         )
-
-

@@ -42,6 +42,17 @@ class Comparison:
         """Return whether `row` beats `other`."""
         return measure.is_better(self.metric, self.value(row), self.value(other))
 
+    def colour(self, stage: str, model: str) -> int | None:
+        """Return the colour that a stage's model has on the page: after, reference and before have their own."""
+        rows = {0: self.after, 1: self.reference, 7: self.before}
+        return next((at for at, row in rows.items() if row and (row.stage, row.model) == (stage, model)), None)
+
+    @property
+    def in_percent(self) -> bool:
+        """Whether the values compared are shares between 0 and 1."""
+        rows = [row for row in (self.before, self.after, self.reference) if row is not None]
+        return measure.is_share(self.metric) and all(0 <= self.value(row) <= 1 for row in rows)
+
     @property
     def gap_closed(self) -> float | None:
         """Which share of the way from `before` to `reference` was made; None where there was no gap."""
@@ -77,7 +88,11 @@ def distils(record: Record, stage: str) -> bool:
     """Return whether a stage learns from a model that it does not train, or by a loss made for that."""
     config = record.stage_config(stage)
     models, train, configured = record.config.get("models"), config.get("train"), config.get("losses")
-    fixed = set(models) - set(train) if isinstance(models, Mapping) and isinstance(train, list) else set()
+    fixed = (
+        set(map(str, models)) - set(map(str, train))
+        if isinstance(models, Mapping) and isinstance(train, list)
+        else set()
+    )
     terms: dict[str, Any] = {}
     for told in record.stages:
         terms |= told.terms if told.name == stage else {}

@@ -131,7 +131,7 @@ def _text(record: Record, name: str) -> str:
 def _config(record: Record) -> Mapping[str, Any]:
     try:
         return _mapping(yaml.safe_load(record.config_text))
-    except (yaml.YAMLError, RecursionError):
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: an impossible date
         record.warnings.append("config.yaml is damaged: it is shown as text, but not understood")
         return {}
 
@@ -160,7 +160,7 @@ def _read_lines(record: Record) -> dict[str, Stage]:
         try:
             line = json.loads(text)
             name, epoch = str(line["stage"]), int(line["epoch"])
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             bad.append(str(position))
             continue
         stage = stages.setdefault(name, Stage(name, name))

@@ -37,7 +37,9 @@ def tell(record: Record) -> Story:
         return Story(_without_rows(record))
     headline = _alone(found) if found.before is None else _compared(found, found.before)
     if record.status != "completed":
-        headline += f" The run is {record.status}."
+        headline += {"failed": " Then the run failed.", "interrupted": " Then the run was interrupted."}.get(
+            record.status, f" The run is {record.status}."
+        )
     return Story(headline, _tiles(found), _remarks(found), found)
 
 
@@ -117,10 +119,9 @@ def _tiles(found: Comparison) -> list[Tile]:
     tiles = [Tile(_value(found, after), f"{_measure(found)}: {after.title}")]
     if before is not None:
         change = found.value(after) - found.value(before)
-        share = measure.is_share(found.metric)
-        told = f"{100 * change:+.1f} points" if share else f"{change:+.3g}"
+        told = f"{100 * change:+.1f} points" if found.in_percent else f"{change:+.3g}"
         tiles.append(Tile(told, f"against {before.title}"))
-    if found.gap_closed is not None and reference is not None:
+    if found.gap_closed is not None and found.gap_closed > 0 and reference is not None:
         tiles.append(Tile(f"{100 * found.gap_closed:.0f} %", f"of the gap to {reference.title} closed"))
     if reference is not None and after.parameters and reference.parameters:
         tiles.append(Tile(f"{reference.parameters / after.parameters:.3g}×", f"smaller than {reference.title}"))
@@ -131,13 +132,13 @@ def _tiles(found: Comparison) -> list[Tile]:
 
 def _remarks(found: Comparison) -> list[str]:
     before, after = found.before, found.after
-    if before is None or found.metric != "accuracy" or not after.samples:
+    if before is None or found.metric != "accuracy" or not found.in_percent or not after.samples:
         return []
     old, new = found.value(before), found.value(after)
     error = math.sqrt((old * (1 - old) + new * (1 - new)) / after.samples)
     if not 0 < abs(new - old) < 2 * error:
         return []
     return [
-        f"The change of {100 * (new - old):+.1f} points is within what chance alone explains on {after.samples:,} "
+        f"The change of {100 * (new - old):+.1f} points is smaller than the uncertainty of {after.samples:,} "
         f"{after.split} samples (±{200 * error:.1f} points): repeat the run with other seeds before you rely on it."
     ]

@@ -28,13 +28,13 @@ def models() -> list[Component]:
     return [
         Component(
             name="digits_cnn",
-            factory="kd_plugin_digits.models:DigitsCNN",
+            factory="kd_plugin_digits.networks:DigitsCNN",
             schema="schemas/digits_cnn.json",
             summary="a small convolutional network for images of 8 x 8",
         ),
         Component(
             name="digits_mlp",
-            factory="kd_plugin_digits.models:DigitsMLP",
+            factory="kd_plugin_digits.networks:DigitsMLP",
             schema="schemas/digits_mlp.json",
             summary="a small network of linear layers for images of 8 x 8",
         ),

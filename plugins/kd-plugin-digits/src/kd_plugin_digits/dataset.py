@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from kdcore.errors import DataError, Place, suggestion
+from kdcore.errors import DataError, suggestion
 
 SPLITS = ("train", "val", "test")
 NUM_CLASSES = 10
@@ -92,13 +92,12 @@ def _members() -> dict[str, tuple[np.ndarray, ...]]:
 
 def _chosen(split: str, samples_per_class: int | None) -> np.ndarray:
     if split not in SPLITS:
-        raise DataError(f"digits has no split {split!r}", place=Place("split"), repair=suggestion(split, SPLITS))
+        raise DataError(f"digits has no split {split!r}", repair=suggestion(split, SPLITS))
     members: Sequence[np.ndarray] = _members()[split]
     smallest = min(map(len, members))
     if samples_per_class is not None and not 1 <= samples_per_class <= smallest:
         raise DataError(
             f"samples_per_class is {samples_per_class}, but the smallest class of split {split!r} has {smallest}",
-            place=Place("samples_per_class"),
             repair=f"give a number from 1 to {smallest}, or leave it out for all samples",
         )
     return np.sort(np.concatenate([part[:samples_per_class] for part in members]))

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 # Elements per block. A CPU wants its cache, a GPU enough work per kernel to hide its launch.
 CPU_BLOCK = 2**18
@@ -34,7 +33,7 @@ class Divergence(NamedTuple):
 def divergence(student: Tensor, teacher: Tensor, *, kind: str, temperature: float = 1.0, dim: int = -1) -> Tensor:
     """Return D(teacher / T, student / T) of every distribution.
 
-    The gradient reaches the student only; beyond one block it cannot be differentiated again.
+    The gradient reaches the student only.
 
     Arguments:
         student: logits, classes along `dim`.
@@ -71,9 +70,11 @@ class _Blockwise(torch.autograd.Function):
         ctx.save_for_backward(student, teacher)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         student, teacher = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a second derivative is wanted, so the gradient needs a graph of its own
+            value = _value(student, teacher, ctx.kind, ctx.temperature, ctx.dim)
+            return *torch.autograd.grad(value, student, upstream, create_graph=True), None, None, None, None
         dtype, dim = upstream.dtype, ctx.dim
         scale = (upstream / ctx.temperature).unsqueeze(dim)
         gradient = torch.empty_like(student)
@@ -92,7 +93,8 @@ def _kl(s: Tensor, t: Tensor, dim: int) -> Tensor:
 
 def _cross_entropy(s: Tensor, t: Tensor, dim: int) -> Tensor:
     p = t.softmax(dim)
-    return s.log_softmax(dim).mul_(p).masked_fill_(p == 0, 0).sum(dim).neg_()
+    # Not in place: the logarithm's own gradient needs it unchanged.
+    return (s.log_softmax(dim) * p).masked_fill_(p == 0, 0).sum(dim).neg()
 
 
 def _softmax_difference(s: Tensor, t: Tensor, dim: int) -> Tensor:
@@ -100,7 +102,7 @@ def _softmax_difference(s: Tensor, t: Tensor, dim: int) -> Tensor:
 
 
 def _squared_distance(s: Tensor, t: Tensor, dim: int) -> Tensor:
-    return (s - t).square_().sum(dim)
+    return (s - t).square().sum(dim)
 
 
 def _twice_difference(s: Tensor, t: Tensor, dim: int) -> Tensor:

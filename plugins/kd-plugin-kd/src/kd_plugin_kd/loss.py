@@ -21,8 +21,7 @@ class KDLoss(nn.Module):
     gradient is the same, and `kl` is 0 where student and teacher agree. `mse` is the limit of high
     temperatures, section 2.1, up to a factor and the logits' means.
 
-    The teacher gets no gradient. float16 and bfloat16 are computed in float32. Large inputs are
-    computed block by block; their gradient cannot be differentiated again, which raises RuntimeError.
+    The teacher gets no gradient. float16 and bfloat16 are computed in float32.
 
     Arguments:
         temperature: T > 0; higher is softer.

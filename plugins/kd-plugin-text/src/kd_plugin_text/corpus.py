@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from kdcore.errors import DataError, Place, suggestion
+from kdcore.errors import DataError, suggestion
 
 SPLITS = ("train", "val", "test")
 WAYS = ("file", "position")
@@ -28,13 +28,9 @@ class Corpus:
     def read(cls, files: list[str] | None, split: str, split_by: str) -> Corpus:
         """Read a split of `files`; raises DataError where a file is missing or empty, or no text is left."""
         if split not in SPLITS:
-            raise DataError(
-                f"text_bytes has no split {split!r}", place=Place("split"), repair=suggestion(split, SPLITS)
-            )
+            raise DataError(f"text_bytes has no split {split!r}", repair=suggestion(split, SPLITS))
         if split_by not in WAYS:
-            raise DataError(
-                f"unknown split_by {split_by!r}", place=Place("split_by"), repair=suggestion(split_by, WAYS)
-            )
+            raise DataError(f"text_bytes has no split_by {split_by!r}", repair=suggestion(split_by, WAYS))
         found = _standard_library() if files is None else _find(files)
         chosen = [path for path in found if split_by == "position" or _split_of(path) == split]
         text, ends = bytearray(), []
@@ -53,8 +49,7 @@ def _standard_library() -> list[Path]:
     found = sorted(folder.glob("*.py"), key=lambda path: path.name)
     if not found:
         raise DataError(
-            "the running Python has no standard library as .py files",
-            place=Place("files", file=str(folder)),
+            f"the running Python has no standard library as .py files in {folder}",
             repair="name text files of your own under files:",
         )
     return found
@@ -63,19 +58,19 @@ def _standard_library() -> list[Path]:
 def _find(patterns: list[str]) -> list[Path]:
     """Return the files that the patterns name, each once, in the order of the patterns and their paths."""
     found: dict[Path, None] = {}
-    for position, pattern in enumerate(patterns):
-        place = Place(f"files.{position}")
+    for pattern in patterns:
         path = os.path.expanduser(pattern)
         if os.path.isfile(path):
             if os.path.getsize(path) < 2:
-                raise DataError(f"{pattern!r} is empty", place=place, repair="name a file of two bytes or more")
+                raise DataError(
+                    f"the file {pattern!r} has no text", repair="name a file of two bytes or more under files:"
+                )
             found[Path(path)] = None
             continue
         matches = sorted(Path(match) for match in glob.glob(path, recursive=True) if os.path.isfile(match))
         if not matches:
             raise DataError(
                 f"no file matches {pattern!r}",
-                place=place,
                 repair=f"give the path of a text file or a glob such as texts/**/*.txt, relative to {os.getcwd()}",
             )
         found.update(dict.fromkeys(matches))
@@ -97,6 +92,5 @@ def _no_text(count: int, split: str, split_by: str) -> DataError:
     way = "give longer files" if split_by == "position" else "give more files, or split_by: position"
     return DataError(
         f"none of {count} file{'s' if count != 1 else ''} has text for the split {split!r} (split_by: {split_by})",
-        place=Place("files"),
         repair=way,
     )

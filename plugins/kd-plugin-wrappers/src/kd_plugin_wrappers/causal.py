@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -52,8 +52,8 @@ class CausalWrapper(SimpleWrapper):
         steps = next((leaf for name in self._timed(shifted) for leaf in leaves(shifted[name])), None)
         if steps is None or steps.shape[1]:
             return super().forward(**shifted)
-        zero = connected_zero(leaves(shifted), [self.loss], steps)
-        labels = {name: value for name, value in shifted.items() if self.roles[name] is Role.LABELS}
+        zero = connected_zero(shifted, self.loss, steps)
+        labels = {name: value for name, value in shifted.items() if self.roles.get(name) is Role.LABELS}
         count = count_of(self.loss, labels)
         return zero if count is None else (zero, count)
 
@@ -62,18 +62,18 @@ class CausalWrapper(SimpleWrapper):
 
     def _shifted(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         names = self._timed(inputs)
-        shapes = {name: tuple(leaf.shape) for name in names for leaf in leaves(inputs[name])}
-        _check_time(shapes)
+        _check_time([(name, tuple(leaf.shape)) for name in names for leaf in leaves(inputs[name])])
         shifts = {name: partial(_shift, 0 if self.roles[name] is Role.POSITIONS else 1) for name in names}
         return {**inputs, **{name: mapped(shift, inputs[name]) for name, shift in shifts.items()}}
 
 
-def _check_time(shapes: Mapping[str, tuple[int, ...]]) -> None:
-    found = ", ".join(f"{name} has shape {shape}" for name, shape in shapes.items())
-    if any(len(shape) < 2 for shape in shapes.values()):
+def _check_time(shapes: Sequence[tuple[str, tuple[int, ...]]]) -> None:
+    if len({shape[:2] for _, shape in shapes}) <= 1 and all(len(shape) >= 2 for _, shape in shapes):
+        return
+    found = ", ".join(f"{name} has shape {shape}" for name, shape in shapes)
+    if any(len(shape) < 2 for _, shape in shapes):
         raise ValueError(f"causal needs batch and time as the first two dimensions; {found}")
-    if len({shape[:2] for shape in shapes.values()}) > 1:
-        raise ValueError(f"causal needs inputs of the same batch and time; {found}")
+    raise ValueError(f"causal needs inputs of the same batch and time; {found}")
 
 
 def _shift(start: int, value: Tensor | TensorFacts) -> Tensor | TensorFacts:

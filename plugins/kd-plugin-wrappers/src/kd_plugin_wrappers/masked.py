@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_plugin_wrappers.causal import CausalWrapper
 from kd_plugin_wrappers.checks import NO_SELECTION
@@ -43,8 +43,7 @@ class MaskedWrapper(SimpleWrapper):
         super().__init__(make_loss)
         self.ignore_index = ignore_index
         self._bound: frozenset[str] = frozenset()
-        if any(isinstance(module, CausalWrapper) for module in self.loss.modules()):
-            raise ValueError("masked leaves no time dimension to shift; put causal outside: wrapper: [causal, masked]")
+        _refuse_causal(self.loss)
 
     def setup(self, facts: Facts) -> None:
         """Hand the loss the facts with all positions in one dimension, as many as there may be."""
@@ -54,6 +53,7 @@ class MaskedWrapper(SimpleWrapper):
         for name in self._selectable(inner):
             inner[name] = mapped(partial(flattened, name, positions=positions), inner[name])
         set_up(self.loss, replace(facts, inputs=inner))
+        _refuse_causal(self.loss)  # again: pairs has its losses only now
 
     def count(self, **inputs: Any) -> Count | None:
         """Return how many kept positions the loss will count, or None if these inputs do not tell."""
@@ -75,7 +75,7 @@ class MaskedWrapper(SimpleWrapper):
         selected = self._select(selection, inputs)
         if selection.num_kept:
             return super().forward(**selected)
-        zero = connected_zero(leaves(selected), [self.loss], selection.keep)
+        zero = connected_zero(selected, self.loss, selection.keep)
         labels = {name: value for name, value in selected.items() if self.roles.get(name) is Role.LABELS}
         count = self._count_selected(selection, labels)
         return zero if count is None else (zero, count)
@@ -120,3 +120,8 @@ class MaskedWrapper(SimpleWrapper):
         own = self.roles.get("mask") is Role.LABELS
         counting = torch.ones(selection.num_kept, dtype=torch.bool, device=selection.keep.device)
         return count_of(self.loss, {**labels, **({"mask": counting} if own else {})})
+
+
+def _refuse_causal(loss: nn.Module) -> None:
+    if any(isinstance(module, CausalWrapper) for module in loss.modules()):
+        raise ValueError("masked leaves no time dimension to shift; put causal outside: wrapper: [causal, masked]")

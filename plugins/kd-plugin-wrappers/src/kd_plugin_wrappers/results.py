@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from kd_plugin_wrappers.nested import leaves
 
 Count = Tensor | int | float
 Result = Tensor | tuple[Tensor, Count]
@@ -27,13 +30,17 @@ def weighted_sum(results: Sequence[Result], weights: Sequence[float]) -> Result:
     return _total(sums, weights), count
 
 
-def connected_zero(tensors: Iterable[object], losses: Iterable[nn.Module], like: Tensor) -> Tensor:
-    """Return 0 that reaches every given tensor and parameter that wants a gradient, with gradient zero.
+def connected_zero(inputs: Mapping[str, Any], loss: nn.Module, like: Tensor) -> Tensor:
+    """Return 0 that reaches all inputs and parameters that want a gradient, with gradient zero.
 
     A parameter without gradient on one of several processes would stop them all.
     """
-    wanted = [each for each in tensors if isinstance(each, Tensor) and each.requires_grad]
-    wanted += [each for loss in losses for each in loss.parameters() if each.requires_grad]
+    given = list(leaves(inputs))
+    modules = [loss, *(each for each in given if isinstance(each, nn.Module))]
+    tensors = [each for each in given if isinstance(each, Tensor)]
+    wanted = [
+        each for each in (*tensors, *(p for module in modules for p in module.parameters())) if each.requires_grad
+    ]
     # An empty slice, not a product with zero: it stays finite whatever the values are.
     parts = [(each if each.dim() else each.unsqueeze(0))[:0].sum() for each in wanted]
     return sum(parts, torch.zeros((), device=like.device))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from kd_plugin_wrappers.results import Count, Result
 from kdcore.component import Role
@@ -54,7 +55,16 @@ def pass_progress(losses: Iterable[nn.Module], step: int, total_steps: int, epoc
             progress(step, total_steps, epoch)
 
 
-def count_of(loss: nn.Module, inputs: Mapping[str, Tensor]) -> Count | None:
+def count_of(loss: nn.Module, inputs: Mapping[str, Any]) -> Count | None:
     """Return what `loss` counts in `inputs`, or None if it cannot tell or counts nothing."""
     count = getattr(loss, "count", None)
-    return None if count is None else count(**inputs)
+    if count is None:
+        return None
+    parameters = inspect.signature(count).parameters
+    if any(each.kind is each.VAR_KEYWORD for each in parameters.values()):
+        return count(**inputs)  # type: ignore[no-any-return]
+    # A loss names those inputs that tell its count; it has no use for the others.
+    needed = [name for name, each in parameters.items() if each.default is each.empty]
+    if any(name not in inputs for name in needed):
+        return None
+    return count(**{name: value for name, value in inputs.items() if name in parameters})  # type: ignore[no-any-return]

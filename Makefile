@@ -1,0 +1,80 @@
+# The first `make test` (or any other target) builds .venv; later calls reuse it until a manifest changes.
+
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+STAMP := .venv/.installed
+PLUGINS := $(sort $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml)))
+SOURCES := kdcore scripts benchmarks $(wildcard $(addsuffix /src,$(PLUGINS)))
+
+empty :=
+space := $(empty) $(empty)
+export MYPYPATH := $(subst $(space),:,$(wildcard $(addsuffix /src,$(PLUGINS))))
+
+.PHONY: help install demo test test-fast test-gpu lint docs docs-reference wheels check-wheels bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo            distil a small network on the digits data"
+	@echo "make test            all tests but those that need a GPU"
+	@echo "make test-fast       without the slow ones"
+	@echo "make test-gpu        the tests that need a GPU"
+	@echo "make lint            ruff and mypy"
+	@echo "make docs            the documentation, into site/"
+	@echo "make docs-reference  rewrite the generated pages of docs/reference/"
+	@echo "make wheels          every package, into dist/"
+	@echo "make check-wheels    install those wheels apart from the checkout and run the example"
+	@echo "make bench           the benchmarks"
+	@echo "make clean           remove what builds and checks left behind"
+
+install: $(STAMP)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "kdcore needs Python 3.11 or newer: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# torch comes by pip, which honours a machine's own choice of build (CPU or CUDA); uv is quicker for the rest.
+$(STAMP): $(BIN)/python pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
+	$(BIN)/python -m pip install -q -c constraints.txt torch uv
+	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt --group dev --group docs \
+		-e . $(addprefix -e ,$(PLUGINS))
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/kd run examples/digits/kd.yaml
+
+# One thread per worker: several workers that each start as many threads as there are cores slow each other down.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "not gpu"
+
+test-fast: $(STAMP)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "not gpu and not slow"
+
+test-gpu: $(STAMP)
+	$(BIN)/pytest -m gpu
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES)
+
+docs: docs-reference
+	$(BIN)/mkdocs build -q --strict
+
+docs-reference: $(STAMP)
+	$(BIN)/python scripts/docs_reference.py
+
+wheels: $(STAMP)
+	rm -rf dist
+	for package in . $(PLUGINS); do $(BIN)/uv build -q --python $(BIN)/python --wheel --out-dir dist $$package || exit 1; done
+
+check-wheels: wheels
+	$(BIN)/python scripts/check_wheels.py dist
+
+bench: $(STAMP)
+	for benchmark in benchmarks/*.py; do echo "== $$benchmark"; $(BIN)/python $$benchmark || exit 1; done
+
+clean:
+	rm -rf dist build site .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,67 @@
+"""What a model costs: parameters, and the latency of one sample."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcore.address import Address
+from kdcore.config.config import Argument, Constant, ModelConfig
+from kdcore.pipeline.node import batch_reader
+
+_WARM_UP = 5
+_RUNS = 30
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Return the number of parameters, tied ones once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def measure_latency(model: nn.Module, config: ModelConfig, batch: Mapping[str, Any]) -> float | None:
+    """Return the median milliseconds of one sample's forward pass in eval mode.
+
+    None if the model is fed by something else than the batch.
+    """
+    arguments = [*config.args, *config.kwargs.values()]
+    if any(isinstance(each, Address) and not each.is_batch for each in arguments):
+        return None
+    args = [_first_row(each, batch) for each in config.args]
+    kwargs = {key: _first_row(each, batch) for key, each in config.kwargs.items()}
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            return _median_ms(lambda: model(*args, **kwargs), next(model.parameters(), torch.empty(0)).device)
+    finally:
+        for module, mode in training:
+            module.training = mode
+
+
+def _median_ms(call: Any, device: torch.device) -> float:
+    times = []
+    for turn in range(_WARM_UP + _RUNS):
+        _wait(device)
+        start = time.perf_counter()
+        call()
+        _wait(device)
+        if turn >= _WARM_UP:
+            times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _first_row(argument: Argument, batch: Mapping[str, Any]) -> Any:
+    if isinstance(argument, Constant):
+        return argument.value
+    value = batch_reader(argument)(batch)
+    return value[:1] if isinstance(value, Tensor) and value.dim() else value

@@ -1,0 +1,191 @@
+"""Data sets and loaders whose order depends on seed and epoch only, and a sample's randomness on its index too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from kdcore.config.config import DataConfig
+from kdcore.errors import DataError, KdcoreError
+from kdcore.pipeline.node import at_place
+from kdcore.pipeline.randomness import derive_seed, forked_generators
+
+Sample = dict[str, Any]
+
+
+class IndexedDataset(Dataset[tuple[int, Sample]]):
+    """A data set whose samples carry their index and draw their randomness from (seed, epoch, index).
+
+    A data set says with `random = False` that its samples never depend on random numbers, which
+    saves the seeding; one that says nothing is seeded.
+    """
+
+    def __init__(self, dataset: Any, name: str, seed: int) -> None:
+        self.dataset = dataset
+        self.name = name
+        self.seed = seed
+        self.random = bool(getattr(dataset, "random", True))
+        # Shared memory, so that workers that outlive an epoch see the next one's number.
+        self.epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[int, Sample]:
+        if not self.random:
+            return index, self._sample(index)
+        with forked_generators(derive_seed(self.seed, self.name, int(self.epoch), index)):
+            return index, self._sample(index)
+
+    def _sample(self, index: int) -> Sample:
+        try:
+            sample = self.dataset[index]
+        except KdcoreError:
+            raise
+        except Exception as error:  # a data set may fail in any way; the cause is chained and named
+            raise DataError(f"data {self.name!r}: sample {index} failed: {type(error).__name__}: {error}") from error
+        if not isinstance(sample, dict):
+            raise DataError(
+                f"data {self.name!r}: sample {index} is a {type(sample).__name__}, not a dict",
+                repair='a data set yields dicts such as {"input": x, "target": y}',
+            )
+        return sample
+
+
+class Collate:
+    """Makes a batch of indexed samples; `batch["index"]` holds the indices."""
+
+    def __init__(self, dataset: Any, name: str) -> None:
+        self.collate: Callable[[list[Sample]], Any] = getattr(dataset, "collate", default_collate)
+        self.name = name
+
+    def __call__(self, indexed: Sequence[tuple[int, Sample]]) -> Sample:
+        """Collate and add the indices."""
+        try:
+            batch = self.collate([sample for _, sample in indexed])
+        except (RuntimeError, TypeError, KeyError, ValueError) as error:
+            raise DataError(
+                f"data {self.name!r}: samples {[index for index, _ in indexed][:8]} do not make a batch: {error}",
+                repair="samples of one batch need the same keys and shapes, or the data set a collate(samples)",
+            ) from error
+        return {**batch, "index": torch.tensor([index for index, _ in indexed])}
+
+
+class EpochSampler(Sampler[int]):
+    """The order of samples as a function of (seed, epoch)."""
+
+    def __init__(self, kind: str, length: int, seed: int, targets: Any = None) -> None:
+        self.kind = kind
+        self.length = length
+        self.seed = seed
+        self.epoch = 0
+        self._weights = _class_weights(targets) if kind == "balanced" else None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
+        return iter(self._order(generator).tolist())
+
+    def _order(self, generator: torch.Generator) -> Tensor:
+        if self.kind == "shuffle":
+            return torch.randperm(self.length, generator=generator)
+        if self.kind == "replacement":
+            return torch.randint(self.length, (self.length,), generator=generator)
+        if self._weights is not None:
+            return torch.multinomial(self._weights, self.length, replacement=True, generator=generator)
+        return torch.arange(self.length)
+
+
+class Loader:
+    """Batches of one data set, epoch by epoch."""
+
+    def __init__(self, config: DataConfig, seed: int, *, stage: str) -> None:
+        self.config = config
+        self.dataset = build_dataset(config)
+        self.rows_per_sample = int(getattr(self.dataset, "rows_per_sample", 1))
+        self._indexed = IndexedDataset(self.dataset, config.name, derive_seed(seed, "samples", stage))
+        self._sampler = EpochSampler(
+            config.sampler, len(self.dataset), derive_seed(seed, "data", stage), getattr(self.dataset, "targets", None)
+        )
+        self._generator = torch.Generator()
+        workers = config.num_workers
+        self._loader: DataLoader[Any] = DataLoader(
+            self._indexed,
+            batch_size=config.batch_size,
+            sampler=self._sampler,
+            drop_last=config.drop_last,
+            num_workers=workers,
+            pin_memory=config.pin_memory,
+            collate_fn=Collate(self.dataset, config.name),
+            prefetch_factor=config.prefetch_factor if workers else None,
+            persistent_workers=config.persistent_workers and workers > 0,
+            generator=self._generator,
+        )
+        if len(self._loader) == 0:
+            raise DataError(
+                f"data {config.name!r} has {len(self.dataset)} samples, fewer than batch_size {config.batch_size}, "
+                "and drop_last leaves that batch out",
+                place=config.place,
+                repair="lower batch_size or write drop_last: false",
+            )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def epoch(self, epoch: int) -> Iterator[Sample]:
+        """Yield the batches of an epoch."""
+        self._sampler.epoch = epoch
+        self._indexed.epoch[0] = epoch
+        # The loader draws its workers' base seed from here, so the global generator is left alone.
+        self._generator.manual_seed(derive_seed(self._indexed.seed, "workers", epoch))
+        try:
+            yield from self._loader
+        except KdcoreError as error:
+            raise at_place(error, self.config.place) from error
+
+    def first_batch(self) -> Sample:
+        """Return the first batch of epoch 0, read in this process."""
+        self._sampler.epoch = 0
+        self._indexed.epoch[0] = 0
+        indices = [index for index, _ in zip(self._sampler, range(self.config.batch_size), strict=False)]
+        try:
+            assert self._loader.collate_fn is not None
+            return self._loader.collate_fn([self._indexed[index] for index in indices])  # type: ignore[no-any-return]
+        except KdcoreError as error:
+            raise at_place(error, self.config.place) from error
+
+
+def build_dataset(config: DataConfig) -> Any:
+    """Build a data set; raises DataError if that fails or it is empty."""
+    try:
+        dataset = config.part.build()
+    except KdcoreError as error:
+        raise at_place(error, config.place) from error
+    except Exception as error:  # a factory may fail in any way; the cause is chained and named
+        raise DataError(
+            f"{config.part.registered} could not be built: {type(error).__name__}: {error}", place=config.place
+        ) from error
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise DataError(
+            f"{config.part.registered} made a {type(dataset).__name__}, which is not a map-style data set",
+            place=config.place,
+            repair="give it __len__ and __getitem__",
+        )
+    if len(dataset) == 0:
+        raise DataError(
+            f"data {config.name!r} is empty: it has 0 samples", place=config.place, repair="check its params"
+        )
+    return dataset
+
+
+def _class_weights(targets: Any) -> Tensor:
+    if targets is None:
+        raise DataError("sampler: balanced needs a data set with targets", repair="use sampler: shuffle")
+    labels = torch.as_tensor(targets)
+    return 1.0 / torch.bincount(labels).clamp(min=1).double()[labels]

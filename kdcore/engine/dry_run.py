@@ -1,0 +1,125 @@
+"""`kd validate --dry-run`: push one batch through every stage and leave nothing changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from kdcore.config.config import Config, StageConfig
+from kdcore.engine.device import choose_device
+from kdcore.engine.optimizers import build_optimizer
+from kdcore.engine.schedulers import build_scheduler
+from kdcore.engine.stage import StageLoaders, wire_stage
+from kdcore.engine.trainer import check_accumulation, steps_per_epoch
+from kdcore.pipeline.assembly import Assembly
+from kdcore.pipeline.objective import Objective
+from kdcore.pipeline.probe import undone
+from kdcore.pipeline.randomness import derive_seed, forked_generators
+
+
+@dataclass(frozen=True)
+class TermReport:
+    """One term on one batch: its value, and the norm of its gradient in everything trainable."""
+
+    name: str
+    value: float
+    gradient_norm: float
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What a dry run saw of a stage."""
+
+    stage: str
+    terms: list[TermReport]
+    trainable: dict[str, int]
+    frozen: list[str]
+    unreached: list[str]
+
+
+def dry_run(config: Config, *, console: Console | None = None) -> list[StageReport]:
+    """Build everything, push one batch through every stage and report; raises what a run would raise."""
+    device = choose_device(config.device, config.place("device"))
+    with forked_generators():
+        assembly = Assembly.build(config, device)
+        reports = []
+        for text in assembly.loaded.values():
+            if console is not None:
+                console.print(text, markup=False)
+        for stage in config.stages:
+            report = _try_stage(config, stage, assembly, device)
+            reports.append(report)
+            if console is not None:
+                _show(report, console)
+    return reports
+
+
+def _try_stage(config: Config, stage: StageConfig, assembly: Assembly, device: torch.device) -> StageReport:
+    loaders = StageLoaders(config, stage)
+    wiring, batch = wire_stage(stage, assembly, loaders, device)
+    objective = wiring.objective
+    try:
+        check_accumulation(stage, objective)
+        _try_training(config, stage, objective, loaders)
+        terms = _term_reports(config, stage, objective, batch)
+        trainable: dict[str, int] = {}
+        for name, parameter in objective.named_trainable():
+            head = ".".join(name.split(".")[: 2 if name.startswith("losses.") else 1])
+            trainable[head] = trainable.get(head, 0) + parameter.numel()
+        frozen = sorted(set(config.models) - set(stage.train))
+        assembly.trained.update(stage.train)
+        return StageReport(stage.name, terms, trainable, frozen, wiring.unreached)
+    finally:
+        objective.close()
+
+
+def _try_training(config: Config, stage: StageConfig, objective: Objective, loaders: StageLoaders) -> None:
+    """Build optimizer and scheduler, so that their errors show too."""
+    place = config.place("stages", stage.index, "optimizer")
+    optimizer = build_optimizer(stage.optimizer or {}, objective.named_trainable(), place=place)
+    if stage.scheduler is not None:
+        steps = steps_per_epoch(stage, loaders.train)
+        epochs = stage.epochs or 1
+        build_scheduler(
+            stage.scheduler,
+            optimizer,
+            total_steps=steps * epochs,
+            steps_per_epoch=steps,
+            epochs=epochs,
+            place=config.place("stages", stage.index, "scheduler"),
+        )
+
+
+def _term_reports(config: Config, stage: StageConfig, objective: Objective, batch: dict[str, Any]) -> list[TermReport]:
+    parameters = [parameter for _, parameter in objective.named_trainable()]
+    reports = []
+    with undone([objective], derive_seed(config.seed, "probe", stage.name)):
+        objective.train()
+        for name, value in objective.term_values(batch).items():
+            gradients: tuple[Tensor | None, ...] = (None,)
+            if value.requires_grad:
+                gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+            norm = sum(float(each.double().square().sum()) for each in gradients if each is not None) ** 0.5
+            reports.append(TermReport(name, float(value.detach()), norm))
+    return reports
+
+
+def _show(report: StageReport, console: Console) -> None:
+    table = Table(title=f"stage {report.stage}", title_justify="left", header_style="bold")
+    table.add_column("term")
+    table.add_column("value", justify="right")
+    table.add_column("gradient norm", justify="right")
+    for term in report.terms:
+        table.add_row(term.name, f"{term.value:.6g}", f"{term.gradient_norm:.6g}")
+    console.print(table)
+    counted = ", ".join(f"{name} ({count:,} parameters)" for name, count in report.trainable.items())
+    console.print(f"trains {counted}", markup=False)
+    if report.frozen:
+        console.print(f"frozen: {', '.join(report.frozen)}", markup=False)
+    if report.unreached:
+        console.print(f"no gradient reaches, so left as they are: {', '.join(report.unreached)}", markup=False)

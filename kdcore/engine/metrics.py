@@ -1,0 +1,162 @@
+"""Metrics as exact sums and counts, read once per epoch.
+
+They are kept here rather than taken from a library because they run in every training step: hits
+are only appended, and reduced a few times per epoch, so a step never waits for the device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdcore.config.config import MetricsConfig
+from kdcore.config.stages import metric_name
+from kdcore.errors import WiringError
+
+_DRAIN_EVERY = 64
+
+
+TOTAL = ""
+
+
+class Mean:
+    """Weighted means of named scalars, summed in float64; the total goes under the name TOTAL."""
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[dict[str, Tensor], dict[str, Tensor | float], float]] = []
+        self._sums: dict[str, float] = {}
+        self._weights: dict[str, float] = {}
+
+    def add(
+        self, values: dict[str, Tensor], weight: float, weights: Mapping[str, Tensor | float] | None = None
+    ) -> None:
+        """Add one batch's values; `weights` overrides `weight` by name."""
+        self._pending.append((values, dict(weights or {}), weight))
+        if len(self._pending) >= _DRAIN_EVERY:
+            self._drain()
+
+    def latest(self) -> dict[str, float]:
+        """Return the newest values; this waits for the device."""
+        values = self._pending[-1][0] if self._pending else self.compute()
+        return {name or "loss": float(value) for name, value in values.items()}
+
+    def compute(self) -> dict[str, float]:
+        """Return the means so far."""
+        self._drain()
+        return {name: total / self._weights[name] if self._weights[name] else 0.0 for name, total in self._sums.items()}
+
+    def _drain(self) -> None:
+        for name in dict.fromkeys(name for values, _, _ in self._pending for name in values):
+            rows = [
+                (values[name], weights.get(name, weight)) for values, weights, weight in self._pending if name in values
+            ]
+            stacked = torch.stack([value for value, _ in rows]).double()
+            counts = torch.stack([torch.as_tensor(count, device=stacked.device) for _, count in rows]).double()
+            # A batch without positions has no mean; its weight of 0 must not turn NaN into the sum.
+            products = torch.where(counts > 0, stacked * counts, 0.0)
+            self._sums[name] = self._sums.get(name, 0.0) + float(products.sum())
+            self._weights[name] = self._weights.get(name, 0.0) + float(counts.sum())
+        self._pending.clear()
+
+
+class Judge:
+    """Accuracy and top-k of one model's outputs against the labels, with hits by class on demand."""
+
+    def __init__(self, config: MetricsConfig, rows_per_sample: int = 1, *, by_class: bool = False) -> None:
+        self.config = config
+        self.rows_per_sample = rows_per_sample
+        self.by_class = by_class
+        self.num_classes = 0
+        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._hits = dict.fromkeys((metric_name(kind) for kind in config.kinds), 0)
+        self._count = 0
+        self._class_hits = torch.zeros(0, dtype=torch.int64)
+        self._class_counts = torch.zeros(0, dtype=torch.int64)
+        self._depth = max(int(kind["k"]) if kind["type"] == "top_k" else 1 for kind in config.kinds)
+
+    @property
+    def seen(self) -> bool:
+        """Whether anything was judged."""
+        return bool(self._pending) or self._count > 0
+
+    def add(self, output: Tensor, target: Tensor) -> None:
+        """Judge one batch: `output` has the classes in `class_dim`, `target` the labels."""
+        if self.rows_per_sample > 1:
+            target = target[:: self.rows_per_sample] if len(target) == len(output) else target
+            output = output[:: self.rows_per_sample]
+        dim = self.config.class_dim
+        if self._depth == 1:
+            ranked = output.argmax(dim).unsqueeze(-1)
+        else:
+            depth = min(self._depth, output.shape[dim])
+            ranked = output.movedim(dim, -1).topk(depth, dim=-1).indices
+        self.num_classes = output.shape[dim]
+        self._pending.append((ranked == target.unsqueeze(-1), target))
+        if len(self._pending) >= _DRAIN_EVERY:
+            self._drain()
+
+    def compute(self) -> dict[str, float]:
+        """Return the metrics so far, as fractions of the positions whose label counts."""
+        self._drain()
+        return {name: hits / self._count if self._count else 0.0 for name, hits in self._hits.items()}
+
+    def per_class(self) -> tuple[list[float | None], list[int]]:
+        """Return accuracy and count by class; a class without samples has no accuracy."""
+        self._drain()
+        hits, counts = self._class_hits.tolist(), self._class_counts.tolist()
+        return [hit / count if count else None for hit, count in zip(hits, counts, strict=True)], counts
+
+    def _drain(self) -> None:
+        if not self._pending:
+            return
+        hits = torch.cat([hit.reshape(-1, hit.shape[-1]) for hit, _ in self._pending])
+        target = torch.cat([target.reshape(-1) for _, target in self._pending])
+        self._pending.clear()
+        valid = target != self.config.ignore_index
+        hits, target = hits[valid], target[valid]
+        self._count += len(target)
+        for kind in self.config.kinds:
+            depth = int(kind["k"]) if kind["type"] == "top_k" else 1
+            self._hits[metric_name(kind)] += int(hits[:, :depth].any(-1).sum())
+        if self.by_class and len(target):
+            self._count_classes(hits[:, 0], target)
+
+    def _count_classes(self, hit: Tensor, target: Tensor) -> None:
+        size = max(int(target.max()) + 1, self.num_classes, len(self._class_counts))
+        counts = torch.bincount(target, minlength=size).cpu()
+        hits = torch.bincount(target[hit], minlength=size).cpu()
+        grown = size - len(self._class_counts)
+        self._class_counts = torch.nn.functional.pad(self._class_counts, (0, grown)) + counts
+        self._class_hits = torch.nn.functional.pad(self._class_hits, (0, grown)) + hits
+
+
+def check_judgeable(model: str, output: Any, target: Any, config: MetricsConfig, num_classes: int | None) -> str | None:
+    """Return why a model's output cannot be judged against the labels, or None if it can.
+
+    Raises:
+        WiringError: if it looks judgeable, but the model has fewer outputs than the data has classes.
+    """
+    if not isinstance(target, Tensor) or target.is_floating_point():
+        return f"{config.target} holds no class labels"
+    if not isinstance(output, Tensor) or output.dim() < 2:
+        return f"the output of {model!r} is not one tensor with a class dimension"
+    dim = config.class_dim % output.dim()
+    if (*output.shape[:dim], *output.shape[dim + 1 :])[1:] != tuple(target.shape[1:]):
+        return f"{model!r} yields {list(output.shape)} and {config.target} {list(target.shape)}"
+    if num_classes is not None and output.shape[dim] < num_classes:
+        raise WiringError(
+            f"{model!r} has {output.shape[dim]} outputs, but the data set has {num_classes} classes",
+            repair="build the model with as many classes as the data has",
+        )
+    return None
+
+
+def metric_values(split: str, means: Mapping[str, float], judges: Mapping[str, Judge]) -> dict[str, float]:
+    """Return the metrics of a split under their full names."""
+    found = {f"{split}/losses/{name}" if name else f"{split}/loss": value for name, value in means.items()}
+    for model, judge in judges.items():
+        found.update({f"{split}/{model}/{name}": value for name, value in judge.compute().items()})
+    return found

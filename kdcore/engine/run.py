@@ -1,0 +1,123 @@
+"""A whole run: stages one after the other, and the folder they leave behind."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from kdcore.config.config import Config
+from kdcore.engine.device import choose_device
+from kdcore.engine.environment import describe_environment
+from kdcore.engine.folder import RunFolder
+from kdcore.engine.progress import Progress, StagePlan, make_progress
+from kdcore.engine.report import write_report
+from kdcore.engine.stage import EpochRecord, StageLoaders, StageRun, save_initial
+from kdcore.engine.tensorboard import TensorBoard
+from kdcore.engine.trainer import steps_per_epoch
+from kdcore.pipeline.assembly import Assembly
+from kdcore.plugins import Registry
+from kdcore.plugins import registry as installed
+
+_log = logging.getLogger(__name__)
+
+
+def run(
+    config: Config, *, progress: Progress | None = None, registry: Registry | None = None, quiet: bool = False
+) -> Path:
+    """Run every stage of a checked config and return the run folder.
+
+    Raises:
+        KdcoreError: something about the config, data, weights or machine stops the run; the folder
+            keeps what was done until then.
+    """
+    with progress or make_progress(quiet=quiet) as shown:
+        return _Run(config, shown, registry or installed()).execute()
+
+
+class _Run:
+    def __init__(self, config: Config, progress: Progress, registry: Registry) -> None:
+        self.config = config
+        self.progress = progress
+        self.hook = registry.manager.hook
+        self.registry = registry
+        self.results: dict[str, Any] = {"status": "running", "seconds": 0.0, "stages": [], "rows": []}
+
+    def execute(self) -> Path:
+        config = self.config
+        device = choose_device(config.device, config.place("device"))
+        assembly = Assembly.build(config, device)
+        plans = self._plans()
+        folder = RunFolder.create(config)
+        started = time.perf_counter()
+        folder.write_config(config.resolved)
+        folder.write_json("environment.json", describe_environment(device, self.registry))
+        self.progress.run_started(config.name, folder.path, plans)
+        for text in assembly.loaded.values():
+            self.progress.message(text)
+        save_initial(config, assembly, folder)
+        self._call("run_started", folder=folder.path, config=dict(config.resolved))
+        status = "failed"
+        try:
+            self._stages(assembly, folder)
+            status = "completed"
+        except KeyboardInterrupt:
+            status = "interrupted"
+            raise
+        finally:
+            self.results.update(status=status, seconds=round(time.perf_counter() - started, 3))
+            folder.write_json("results.json", self.results)
+            self._call("run_ended", folder=folder.path, status=status)
+        self.progress.run_ended(self.results["rows"], write_report(folder.path))
+        return folder.path
+
+    def _plans(self) -> list[StagePlan]:
+        """Build every stage's data once, so that a late stage's mistake shows before the first trains."""
+        return [
+            StagePlan(
+                stage.name,
+                stage.title,
+                stage.epochs or 1,
+                steps_per_epoch(stage, StageLoaders(self.config, stage).train),
+            )
+            for stage in self.config.stages
+        ]
+
+    def _stages(self, assembly: Assembly, folder: RunFolder) -> None:
+        board = TensorBoard(folder.path / "tensorboard")
+
+        def epoch_ended(record: EpochRecord) -> None:
+            folder.append_metrics(record.as_line())
+            board.write(record.stage.name, record.step, record.metrics, record.lr)
+            self.progress.epoch_ended(record.epoch, record.metrics, record.lr)
+            name, metrics = record.stage.name, dict(record.metrics)
+            self._call("epoch_ended", folder=folder.path, stage=name, epoch=record.epoch, metrics=metrics)
+
+        try:
+            for stage in self.config.stages:
+                self.progress.stage_started(stage.index)
+                judged = frozenset(row["model"] for row in self.results["rows"])
+                run = StageRun(self.config, stage, assembly, folder, self.progress, epoch_ended)
+                result = run.run(judged_before=judged)
+                self.results["stages"].append(result.summary)
+                self.results["rows"].extend(result.rows)
+                folder.write_json("results.json", self.results)
+                self.progress.stage_ended(_told(result.rows))
+        finally:
+            board.close()
+
+    def _call(self, name: str, **arguments: Any) -> None:
+        try:
+            getattr(self.hook, name)(**arguments)
+        except Exception as error:  # a plugin that only watches must not end a run
+            _log.warning("a plugin's %s hook failed", name, exc_info=error)
+            self.progress.message(f"a plugin's {name} hook failed and is ignored: {type(error).__name__}: {error}")
+
+
+def _told(rows: list[dict[str, Any]]) -> str:
+    """Return a stage's test results in a line."""
+    return "; ".join(
+        f"{row['title']}: " + ", ".join(f"test {name} {value:.2%}" for name, value in row["metrics"].items())
+        for row in rows
+    )

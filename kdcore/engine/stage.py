@@ -1,0 +1,343 @@
+"""One stage of a run: wire it, train it, keep the best, judge the result."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from kdcore.address import Address
+from kdcore.config.config import Config, StageConfig
+from kdcore.config.stages import INITIAL, metric_name
+from kdcore.engine.checkpoint import load_checkpoint, save_checkpoint, save_tensors
+from kdcore.engine.cost import count_parameters, measure_latency
+from kdcore.engine.data import Loader
+from kdcore.engine.device import to_device
+from kdcore.engine.folder import RunFolder
+from kdcore.engine.metrics import Judge, check_judgeable, metric_values
+from kdcore.engine.optimizers import build_optimizer
+from kdcore.engine.progress import Progress
+from kdcore.engine.schedulers import build_scheduler
+from kdcore.engine.trainer import Trainer, check_accumulation, evaluate, steps_per_epoch
+from kdcore.errors import KdcoreError, WiringError
+from kdcore.pipeline.assembly import Assembly
+from kdcore.pipeline.build import data_facts
+from kdcore.pipeline.node import at_place
+from kdcore.pipeline.randomness import derive_seed, forked_generators, seed_everything
+from kdcore.pipeline.weights import load_state
+from kdcore.pipeline.wire import Wiring, wire
+
+
+@dataclass
+class Selection:
+    """Follows a metric from epoch to epoch: which was best, and how long ago."""
+
+    metric: str
+    mode: str
+    min_delta: float = 0.0
+    best: float | None = None
+    best_epoch: int | None = None
+    waited: int = 0
+
+    def update(self, epoch: int, metrics: dict[str, float]) -> bool:
+        """Look at one epoch; returns whether it is the best so far. NaN never is."""
+        value = metrics[self.metric]
+        sign = 1.0 if self.mode == "max" else -1.0
+        better = not math.isnan(value) and (self.best is None or sign * (value - self.best) > self.min_delta)
+        self.waited = 0 if better else self.waited + 1
+        if better:
+            self.best, self.best_epoch = value, epoch
+        return better
+
+
+@dataclass
+class StageResult:
+    """What results.json says about a stage."""
+
+    summary: dict[str, Any]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch as it is written down."""
+
+    stage: StageConfig
+    epoch: int
+    step: int
+    seconds: float
+    lr: list[float]
+    metrics: dict[str, float]
+
+    def as_line(self) -> dict[str, Any]:
+        """Return the line of metrics.jsonl."""
+        return {
+            "stage": self.stage.name,
+            "stage_index": self.stage.index,
+            "epoch": self.epoch,
+            "epochs": self.stage.epochs,
+            "step": self.step,
+            "seconds": round(self.seconds, 4),
+            "lr": self.lr,
+            "metrics": self.metrics,
+        }
+
+
+class StageLoaders:
+    """The loaders of a stage, by role."""
+
+    def __init__(self, config: Config, stage: StageConfig) -> None:
+        self.by_role = {
+            role: Loader(config.data[name], config.seed, stage=stage.name) for role, name in stage.data.items()
+        }
+        self.train = self.by_role["train"]
+
+
+def wire_stage(
+    stage: StageConfig, assembly: Assembly, loaders: StageLoaders, device: torch.device
+) -> tuple[Wiring, dict[str, Any]]:
+    """Wire a stage on the first batch of its training data; returns the batch too."""
+    batch = to_device(loaders.train.first_batch(), device)
+    target = stage.metrics.target
+    wanted = [Address(name) for name in (*stage.metrics.models, *_read_whole(stage, assembly))]
+    observe = [*dict.fromkeys(wanted), *([target] if target.path in batch or stage.metrics.explicit else [])]
+    return wire(stage, assembly, batch, data_facts(loaders.train.dataset), observe=observe), batch
+
+
+class StageRun:
+    """Trains one stage."""
+
+    def __init__(
+        self,
+        config: Config,
+        stage: StageConfig,
+        assembly: Assembly,
+        folder: RunFolder,
+        progress: Progress,
+        epoch_ended: Callable[[EpochRecord], None],
+    ) -> None:
+        self.config = config
+        self.stage = stage
+        self.assembly = assembly
+        self.folder = folder
+        self.progress = progress
+        self.epoch_ended = epoch_ended
+        self.device = assembly.device
+        self.loaders = StageLoaders(config, stage)
+
+    def run(self, judged_before: frozenset[str] = frozenset()) -> StageResult:
+        """Train all epochs and return the result; models keep the best or last weights."""
+        stage, assembly = self.stage, self.assembly
+        self._start_weights()
+        wiring, batch = wire_stage(stage, assembly, self.loaders, self.device)
+        objective = wiring.objective
+        try:
+            self.judged, teachers = self._judgeable(objective, batch)
+            check_accumulation(stage, objective)
+            for name in wiring.unreached:
+                if stage.find_unused:
+                    self.progress.message(f"{name} got no gradient from the first batch; it stays trainable")
+            trainer = self._trainer(objective)
+            # Everything random from here on follows from the seed and the stage, whatever ran before.
+            seed_everything(derive_seed(self.config.seed, "train", stage.name))
+            best, epochs = self._train(objective, trainer)
+            if best is not None and best.best_epoch is not None:
+                load_checkpoint(self.folder.checkpoints / stage.name / "best", objective)
+            assembly.trained.update(stage.train)
+            self._save_weights()
+            teachers = [name for name in teachers if name not in judged_before and name not in assembly.trained]
+            rows = self._test(objective, batch, teachers)
+        finally:
+            objective.close()
+        return StageResult(self._summary(best, epochs), rows)
+
+    def _start_weights(self) -> None:
+        for name, start in self.stage.start.items():
+            load_state(self.assembly.models[name], self.folder.weights(start.stage, start.model), self.stage.place)
+
+    def _trainer(self, objective: Any) -> Trainer:
+        stage = self.stage
+        place = self.config.place("stages", stage.index, "optimizer")
+        optimizer = build_optimizer(stage.optimizer or {}, objective.named_trainable(), place=place)
+        scheduler = None
+        per_epoch = steps_per_epoch(stage, self.loaders.train)
+        if stage.scheduler is not None:
+            scheduler = build_scheduler(
+                stage.scheduler,
+                optimizer,
+                total_steps=per_epoch * (stage.epochs or 1),
+                steps_per_epoch=per_epoch,
+                epochs=stage.epochs or 1,
+                place=self.config.place("stages", stage.index, "scheduler"),
+            )
+        return Trainer(stage, objective, self.loaders.train, optimizer, scheduler, self.device, self.progress)
+
+    def _train(self, objective: Any, trainer: Trainer) -> tuple[Selection | None, int]:
+        stage, checkpoints = self.stage, self.folder.checkpoints / self.stage.name
+        best = Selection(stage.best.metric, stage.best.mode) if stage.best else None
+        stop = stage.early_stop
+        patience = Selection(stop.metric, stop.mode, stop.min_delta) if stop else None
+        done = 0
+        for epoch in range(stage.epochs or 1):
+            started = time.perf_counter()
+            self.progress.epoch_started(epoch)
+            metrics = self._epoch(objective, trainer, epoch)
+            lr = [group["lr"] for group in trainer.optimizer.param_groups]
+            if trainer.scheduler is not None:
+                trainer.scheduler.epoch_ended(metrics)
+            done = epoch + 1
+            state = {"stage": stage.name, "epoch": done, "step": trainer.step, **_training_state(trainer)}
+            save_checkpoint(checkpoints / "last", objective, state)
+            if best is not None and best.update(epoch, metrics):
+                save_checkpoint(checkpoints / "best", objective, state)
+            self.epoch_ended(EpochRecord(stage, epoch, trainer.step, time.perf_counter() - started, lr, metrics))
+            if patience is not None and stop is not None:
+                patience.update(epoch, metrics)
+                if patience.waited >= stop.patience:
+                    self.progress.message(
+                        f"stage {stage.name} ends early: {stop.metric} has not improved for {stop.patience} epochs"
+                    )
+                    break
+        return best, done
+
+    def _epoch(self, objective: Any, trainer: Trainer, epoch: int) -> dict[str, float]:
+        rows = self.loaders.train.rows_per_sample
+        judges = {name: Judge(self.stage.metrics, rows) for name in self.judged}
+        means = trainer.epoch(epoch, judges)
+        metrics = metric_values("train", means, {name: each for name, each in judges.items() if each.seen})
+        if "val" in self.loaders.by_role:
+            found, _ = self._evaluate(objective, "val", self.judged)
+            metrics.update(found)
+        return metrics
+
+    def _evaluate(self, objective: Any, split: str, models: list[str]) -> tuple[dict[str, float], dict[str, Judge]]:
+        loader = self.loaders.by_role[split]
+        by_class = split == "test"
+        judges = {name: Judge(self.stage.metrics, loader.rows_per_sample, by_class=by_class) for name in models}
+        with forked_generators(derive_seed(self.config.seed, "evaluate", split)):
+            means = evaluate(objective, loader, judges, self.stage, self.device, self.progress, split)
+        return metric_values(split, means, judges), judges
+
+    def _judgeable(self, objective: Any, batch: dict[str, Any]) -> tuple[list[str], list[str]]:
+        """Return which trained and which frozen models can be judged, looking at one evaluation pass."""
+        objective.eval()
+        with torch.no_grad(), forked_generators():
+            objective(batch)
+        observed = objective.observed
+        target = observed.get(self.stage.metrics.target)
+        classes = getattr(self.loaders.train.dataset, "num_classes", None)
+        judged: list[str] = []
+        frozen: list[str] = []
+        for name in dict.fromkeys((*self.stage.metrics.models, *_read_whole(self.stage, self.assembly))):
+            chosen = name in self.stage.metrics.models
+            try:
+                reason = check_judgeable(name, observed.get(Address(name)), target, self.stage.metrics, classes)
+            except KdcoreError as error:
+                raise at_place(error, self.config.models[name].place) from None
+            if reason is None:
+                (judged if chosen else frozen).append(name)
+            elif chosen and self.stage.metrics.explicit:
+                where = self.config.place("stages", self.stage.index, "metrics")
+                raise WiringError(f"metrics of {name!r}: {reason}", place=where, repair="name the labels with target:")
+        self._check_selected(judged)
+        return judged, frozen
+
+    def _check_selected(self, judged: list[str]) -> None:
+        """Raise WiringError before training if a metric that decides something will not be there."""
+        stage = self.stage
+        for key, chosen in (("best", stage.best), ("early_stop", stage.early_stop)):
+            if chosen is None:
+                continue
+            split, _, rest = chosen.metric.partition("/")
+            place = self.config.place("stages", stage.index, key, "metric")
+            if split == "val" and "val" not in self.loaders.by_role:
+                raise WiringError(
+                    f"{chosen.metric!r} needs validation data", place=place, repair="add data: val, or choose train/..."
+                )
+            model = rest.split("/")[0]
+            if "/" in rest and model != "losses" and model not in judged:
+                raise WiringError(
+                    f"{chosen.metric!r} cannot be computed: the output of {model!r} is not judged in this stage",
+                    place=place,
+                    repair=f"choose {split}/loss, or name the model under metrics:",
+                )
+
+    def _test(self, objective: Any, batch: dict[str, Any], teachers: list[str]) -> list[dict[str, Any]]:
+        models = [*self.judged, *teachers]
+        if "test" not in self.loaders.by_role or not models:
+            return []
+        metrics, judges = self._evaluate(objective, "test", models)
+        names = getattr(self.loaders.by_role["test"].dataset, "class_names", None)
+        rows = []
+        for name in models:
+            accuracy, counts = judges[name].per_class()
+            labels = (
+                list(names) if names is not None and len(names) == len(counts) else list(map(str, range(len(counts))))
+            )
+            own = {metric_name(kind): metrics[f"test/{name}/{metric_name(kind)}"] for kind in self.stage.metrics.kinds}
+            rows.append(
+                {
+                    "stage": self.stage.name,
+                    "title": self._title(name, teachers),
+                    "model": name,
+                    "split": "test",
+                    "metrics": own,
+                    "parameters": count_parameters(self.assembly.models[name]),
+                    "latency_ms": measure_latency(self.assembly.models[name], self.config.models[name], batch),
+                    "latency_batch": 1,
+                    "per_class": {"names": labels, "accuracy": accuracy, "count": counts},
+                }
+            )
+        return rows
+
+    def _title(self, name: str, teachers: list[str]) -> str:
+        if name in teachers:
+            return f"{name} (not trained here)"
+        return self.stage.title if len(self.judged) == 1 else f"{self.stage.title}: {name}"
+
+    def _save_weights(self) -> None:
+        for name in self.stage.train:
+            module = self.assembly.module(name)
+            save_tensors(module.state_dict(), self.folder.weights(self.stage.name, name))
+            if name in self.assembly.models:
+                save_tensors(module.state_dict(), self.folder.final(name))
+
+    def _summary(self, best: Selection | None, epochs: int) -> dict[str, Any]:
+        return {
+            "name": self.stage.name,
+            "title": self.stage.title,
+            "epochs": epochs,
+            "best_epoch": best.best_epoch if best else None,
+            "selected_by": best.metric if best else None,
+            "losses": {
+                term.name: {"type": term.loss.registered.name, "weight": term.weight} for term in self.stage.terms
+            },
+        }
+
+
+def save_initial(config: Config, assembly: Assembly, folder: RunFolder) -> None:
+    """Keep the initial weights of the models that some stage starts from."""
+    starts = [start for stage in config.stages for start in stage.start.values()]
+    for name in {start.model for start in starts if start.stage == INITIAL}:
+        save_tensors(assembly.models[name].state_dict(), folder.weights(INITIAL, name))
+
+
+def _read_whole(stage: StageConfig, assembly: Assembly) -> list[str]:
+    """Return the frozen models whose output a loss of the stage reads anyway."""
+    bound = [
+        each
+        for term in stage.terms
+        for item in term.inputs.values()
+        for each in (item if isinstance(item, list) else [item])
+    ]
+    names = dict.fromkeys(each.name for each in bound if each == Address(each.name))
+    return [name for name in names if name in assembly.models and name not in stage.train]
+
+
+def _training_state(trainer: Trainer) -> dict[str, Any]:
+    scheduler = trainer.scheduler.state_dict() if trainer.scheduler is not None else None
+    return {"optimizer": trainer.optimizer.state_dict(), "scheduler": scheduler}
