@@ -30,7 +30,9 @@ def test_without_a_mask(reduction: str, expected: float) -> None:
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16])
 def test_a_mask_of_zeros_and_ones_of_any_dtype(reduction: str, expected: float, dtype: torch.dtype) -> None:
     mask = torch.tensor(MASK).to(dtype)
-    assert reduce_losses(torch.tensor(LOSSES), reduction, num_classes=CLASSES, mask=mask).item() == pytest.approx(expected)
+    assert reduce_losses(torch.tensor(LOSSES), reduction, num_classes=CLASSES, mask=mask).item() == pytest.approx(
+        expected
+    )
 
 
 def test_a_mask_of_numbers_weighs_positions() -> None:
@@ -100,7 +102,7 @@ def test_mask_of_another_shape_names_both() -> None:
 
 
 def test_unknown_reduction_lists_the_known() -> None:
-    with pytest.raises(ValueError, match="'none'.*mean, batchmean, sum, elementwise_mean, tokens"):
+    with pytest.raises(ValueError, match=r"'none'.*mean, batchmean, sum, elementwise_mean, tokens"):
         reduce_losses(torch.tensor(LOSSES), "none", num_classes=CLASSES)
     with pytest.raises(ValueError, match="'tokens'; it must be one of mean, sum"):
         check_reduction("tokens", ("mean", "sum"))

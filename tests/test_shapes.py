@@ -25,7 +25,9 @@ def test_other_classes_are_recognised() -> None:
 
 
 def test_other_differences_name_the_culprit_and_a_remedy() -> None:
-    with pytest.raises(ValueError, match=r"input has shape \(2, 3\) but var has \(2,\); .*an adapter can change a shape"):
+    with pytest.raises(
+        ValueError, match=r"input has shape \(2, 3\) but var has \(2,\); .*an adapter can change a shape"
+    ):
         check_same_shape(input=zeros(2, 3), target=zeros(2, 3), var=zeros(2))
 
 
@@ -40,7 +42,8 @@ def test_ranks_within_the_bounds_pass(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("minimum", "maximum", "wanted"), [(3, 5, "3 to 5 dimensions"), (3, 3, "3 dimensions"), (3, None, r"3\+ dimensions")]
+    ("minimum", "maximum", "wanted"),
+    [(3, 5, "3 to 5 dimensions"), (3, 3, "3 dimensions"), (3, None, r"3\+ dimensions")],
 )
 def test_too_few_dimensions(minimum: int, maximum: int | None, wanted: str) -> None:
     with pytest.raises(ValueError, match=rf"teacher has shape \(2, 3\); {wanted} are needed"):

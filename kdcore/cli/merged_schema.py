@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jsonschema_rs
@@ -11,6 +12,7 @@ import jsonschema_rs
 from kdcore import __version__
 from kdcore.component import Kind
 from kdcore.config.schemas import load_schema
+from kdcore.config.training import CANNOT_NEST, NOT_PER_GROUP
 from kdcore.errors import PluginError
 from kdcore.plugins import Registered, Registry
 
@@ -19,9 +21,6 @@ Schema = dict[str, Any]
 # Which definitions of the core's schema name a component of which kind.
 _SECTIONS = {"data": Kind.DATASET, "model": Kind.MODEL, "adapter": Kind.ADAPTER, "loss": Kind.LOSS}
 _PARTS = {"wrapper": Kind.WRAPPER, "balancer": Kind.BALANCER, "output": Kind.OUTPUT_EXTRACTOR}
-
-# A scheduler inside another has no interval of its own and is none of these.
-_STAND_ALONE = ("SequentialLR", "ChainedScheduler", "ReduceLROnPlateau", "OneCycleLR")
 
 
 def merged_schema(registry: Registry) -> Schema:
@@ -39,19 +38,19 @@ def merged_schema(registry: Registry) -> Schema:
     _point_at_parts(definitions)
     for noun in ("optimizer", "scheduler"):
         definitions[noun] = _of_torch(noun, definitions)
-        definitions["stage"]["properties"][noun] = {"$ref": f"#/$defs/{noun}"}
+        definitions["stage"]["properties"][noun] = _to(noun)
     offers = sorted({str(each.provenance) for each in registry.all()})
     return {**schema, "$comment": f"for kdcore {__version__} with {', '.join(offers) or 'no plugins'}"}
 
 
+@dataclass(frozen=True)
 class _Choice:
-    """One name a config may write after `type:`, and the definition of its params."""
+    """One name a config may write after `type:`, and what the keys beside it must then be."""
 
-    def __init__(self, name: str, summary: str, reference: str, *, needs_params: bool) -> None:
-        self.name = name
-        self.summary = summary
-        self.reference = reference
-        self.needs_params = needs_params
+    name: str
+    summary: str
+    beside: Mapping[str, Schema]
+    needs_params: bool
 
 
 def _choices(registry: Registry, kind: Kind, definitions: Schema) -> list[_Choice]:
@@ -65,7 +64,7 @@ def _choices(registry: Registry, kind: Kind, definitions: Schema) -> list[_Choic
         definitions[key] = rebased(params, key)
         needs_params = not jsonschema_rs.is_valid(params, {})
         for name in _spellings(registry, registered):
-            found.append(_Choice(name, registered.component.summary, _reference(key), needs_params=needs_params))
+            found.append(_Choice(name, registered.component.summary, {"params": _to(key)}, needs_params))
     return found
 
 
@@ -96,19 +95,19 @@ def _names(choices: Iterable[_Choice]) -> Schema:
 
 
 def _condition(choice: _Choice) -> Schema:
-    then: Schema = {"properties": {"params": {"$ref": choice.reference}}}
+    then: Schema = {"properties": choice.beside}
     if choice.needs_params:
         then["required"] = ["params"]
     return {"if": {"properties": {"type": {"const": choice.name}}, "required": ["type"]}, "then": then}
 
 
 def _point_at_parts(definitions: Schema) -> None:
-    wrapper = {"$ref": "#/$defs/wrapper_part"}
+    wrapper = _to("wrapper_part")
     definitions["wrapper"]["anyOf"] = [wrapper, {"type": "array", "items": wrapper}]
-    definitions["stage"]["properties"]["balancer"]["$ref"] = "#/$defs/balancer_part"
+    definitions["stage"]["properties"]["balancer"]["$ref"] = _reference("balancer_part")
     for option in definitions["model"]["anyOf"]:
         if option["type"] == "object":
-            option["properties"]["output"]["$ref"] = "#/$defs/output_part"
+            option["properties"]["output"]["$ref"] = _reference("output_part")
 
 
 def _of_torch(noun: str, definitions: Schema) -> Schema:
@@ -121,20 +120,30 @@ def _of_torch(noun: str, definitions: Schema) -> Schema:
         if "not" not in params:
             key = f"{noun}:{name}"
             definitions[key] = rebased(params, key)
-            needs_params = not jsonschema_rs.is_valid(params, {})
-            choices.append(_Choice(name, "", _reference(key), needs_params=needs_params))
+            beside = {"params": _to(key)}
+            if noun == "optimizer":
+                definitions[f"{key}:group"] = _of_group(definitions[key])
+                beside["groups"] = {"items": {"properties": {"params": _to(f"{key}:group")}}}
+            choices.append(_Choice(name, "", beside, not jsonschema_rs.is_valid(params, {})))
     if noun == "scheduler":
-        _nest(definitions, schema, [choice for choice in choices if choice.name not in _STAND_ALONE])
+        _nest(definitions, schema, [choice for choice in choices if choice.name not in CANNOT_NEST])
     whole = {key: value for key, value in schema.items() if key not in ("$schema", "$comment")}
     return _naming({"anyOf": [{"type": "string"}, whole]}, choices)
 
 
+def _of_group(params: Schema) -> Schema:
+    """Return the definition of a group's params: all optional, and none that counts for all groups."""
+    properties = {name: each for name, each in params["properties"].items() if name not in NOT_PER_GROUP}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
 def _nest(definitions: Schema, schema: Schema, choices: list[_Choice]) -> None:
+    """Give the schedulers that are made of others the definition of those others."""
     parts = {key: value for key, value in schema["properties"].items() if key != "interval"}
     inner = {"type": "object", "additionalProperties": False, "required": ["type"], "properties": parts}
     definitions["scheduler_part"] = _naming({"anyOf": [{"type": "string"}, inner]}, choices)
     for name in ("SequentialLR", "ChainedScheduler"):
-        definitions[f"scheduler:{name}"]["properties"]["schedulers"]["items"] = {"$ref": "#/$defs/scheduler_part"}
+        definitions[f"scheduler:{name}"]["properties"]["schedulers"]["items"] = _to("scheduler_part")
 
 
 def rebased(schema: Any, key: str) -> Any:
@@ -150,6 +159,10 @@ def rebased(schema: Any, key: str) -> Any:
         elif word not in ("$schema", "$id"):
             moved[word] = rebased(value, key)
     return moved
+
+
+def _to(key: str) -> Schema:
+    return {"$ref": _reference(key)}
 
 
 def _reference(key: str) -> str:

@@ -13,7 +13,7 @@ EPILOG = """examples:
   kd run kd.yaml
   kd run kd.yaml --set seed=1 --set stages.distill.epochs=5
   kd run kd.yaml --plugin ./mine.py --output-dir /data/runs
-  folder=$(kd run kd.yaml --quiet)     the last line of the output is the run folder
+  folder=$(kd run kd.yaml --quiet)     for scripts: prints the run folder and nothing else
 """
 
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output-dir", metavar="DIR", help="the folder that receives NAME/STAMP/, instead of the config's"
     )
-    parser.add_argument("--quiet", action="store_true", help="print nothing but the run folder")
+    parser.add_argument("--quiet", action="store_true", help="no progress; print the run folder and nothing else")
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -36,5 +36,7 @@ def execute(arguments: argparse.Namespace) -> int:
     # Only now: a mistake in the config is reported without the seconds that torch takes.
     from kdcore.engine.run import run
 
-    print(run(config, registry=registry, quiet=arguments.quiet))
+    folder = run(config, registry=registry, quiet=arguments.quiet)
+    if arguments.quiet:
+        print(folder)
     return 0

@@ -48,8 +48,8 @@ def list_components(components: Iterable[Registered], registry: Registry) -> Non
     if registry.clashes():
         table = _table("offered more than once", "write one of")
         for offers in registry.clashes():
-            names = [f"{each.provenance.distribution}:{each.name}" for each in offers]
-            _row(table, f"{offers[0].kind.title} {offers[0].name}", ", ".join(names))
+            full = [f"{each.provenance.distribution}:{each.name}" for each in offers]
+            _row(table, f"{offers[0].kind.title} {offers[0].name}", ", ".join(full))
         _print_below(out, table)
     if registry.disabled:
         table = _table("disabled", "version", "plugin")

@@ -21,10 +21,10 @@ class Impurities(list[tuple[Path, str, str]]):
 def plain(data: Any) -> tuple[Any, Impurities]:
     """Return `data` as plain JSON types, with null for what is not plain, and everything that is not."""
     found = Impurities()
-    return _plain(data, (), found), found
+    return _plain(data, (), found, frozenset()), found
 
 
-def _plain(data: Any, path: Path, found: Impurities) -> Any:
+def _plain(data: Any, path: Path, found: Impurities, outer: frozenset[int]) -> Any:
     if data is None or isinstance(data, bool):
         return data
     if isinstance(data, str):
@@ -32,25 +32,30 @@ def _plain(data: Any, path: Path, found: Impurities) -> Any:
     if isinstance(data, numbers.Real):
         return _number(data, path, found)
     if isinstance(data, os.PathLike):
-        return _plain(os.fspath(data), path, found)
+        return _plain(os.fspath(data), path, found, outer)
     if isinstance(data, (Mapping, list, tuple)):
         if len(path) >= _MAX_DEPTH:
             found.append((path, f"is nested more than {_MAX_DEPTH} levels deep", "write it flatter"))
             return None
+        if id(data) in outer:
+            found.append((path, "contains itself", "write the value out"))
+            return None
+        outer |= {id(data)}
         if isinstance(data, Mapping):
-            return _mapping(data, path, found)
-        return [_plain(item, (*path, index), found) for index, item in enumerate(data)]
+            return _mapping(data, path, found, outer)
+        return [_plain(item, (*path, index), found, outer) for index, item in enumerate(data)]
     found.append(
         (path, f"is of the type {type(data).__name__}, which is not data", "pass text, numbers, lists, mappings")
     )
     return None
 
 
-def _mapping(data: Mapping[Any, Any], path: Path, found: Impurities) -> dict[str, Any]:
+def _mapping(data: Mapping[Any, Any], path: Path, found: Impurities, outer: frozenset[int]) -> dict[str, Any]:
     result = {}
     for key, value in data.items():
         if isinstance(key, str):
-            result[_text(key, path, found)] = _plain(value, (*path, key), found)
+            name = _text(key, path, found)
+            result[name] = _plain(value, (*path, name), found, outer)
         else:
             found.append((path, f"has a key of the type {type(key).__name__}", "write the key as text"))
     return result

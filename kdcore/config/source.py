@@ -72,7 +72,8 @@ def _label(step: str | int, node: Any) -> str:
         if name is None or name.isdecimal() or [name_of(item) for item in node].count(name) > 1:
             return str(step)
         step = name
-    return step if _BARE.fullmatch(step) else json.dumps(step, ensure_ascii=False)
+    bare = _BARE.fullmatch(step) and step.isprintable()
+    return step if bare else json.dumps(step, ensure_ascii=False)
 
 
 def _child(node: Any, step: str | int) -> Any:

@@ -21,10 +21,10 @@ Path = tuple[str | int, ...]
 Checked = tuple[dict[str, Any], list[Problem]]
 
 # Choices of the implementation, which torch makes once for the whole optimizer.
-_NOT_PER_GROUP = frozenset({"foreach", "fused", "capturable", "differentiable", "initial_accumulator_value"})
+NOT_PER_GROUP = frozenset({"foreach", "fused", "capturable", "differentiable", "initial_accumulator_value"})
 
 _COMPOSITE = "it is made of schedulers itself; torch restarts those of a composite only one level deep"
-_CANNOT_NEST = {
+CANNOT_NEST = {
     "SequentialLR": _COMPOSITE,
     "ChainedScheduler": _COMPOSITE,
     "ReduceLROnPlateau": "it needs a metric each time it moves on",
@@ -170,9 +170,9 @@ class _Reader:
 def _check_part(reader: _Reader, data: Any, outer: str, path: Path) -> dict[str, Any]:
     part = _Reader("scheduler", reader.source, (*reader.base, *path))
     node, definition = part.read(data)
-    if definition is not None and node["type"] in _CANNOT_NEST:
+    if definition is not None and node["type"] in CANNOT_NEST:
         name = node["type"]
-        part.problem(f"{name} cannot stand inside {outer}: {_CANNOT_NEST[name]}", (), f"use {name} by itself")
+        part.problem(f"{name} cannot stand inside {outer}: {CANNOT_NEST[name]}", (), f"use {name} by itself")
     if node.pop("interval", None) is not None:
         part.problem(f"an interval inside {outer}; all its schedulers share one", ("interval",), f"give it to {outer}")
     reader.problems += part.problems
@@ -244,7 +244,7 @@ def _group_options(definition: Mapping[str, Any]) -> dict[str, Any]:
     properties = {
         name: {keyword: value for keyword, value in each.items() if keyword != "default"}
         for name, each in definition["properties"].items()
-        if name not in _NOT_PER_GROUP
+        if name not in NOT_PER_GROUP
     }
     return {"type": "object", "additionalProperties": False, "properties": properties}
 

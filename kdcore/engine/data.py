@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -105,9 +105,9 @@ class EpochSampler(Sampler[int]):
 class Loader:
     """Batches of one data set, epoch by epoch."""
 
-    def __init__(self, config: DataConfig, seed: int, *, stage: str) -> None:
+    def __init__(self, config: DataConfig, dataset: Any, seed: int, *, stage: str) -> None:
         self.config = config
-        self.dataset = build_dataset(config)
+        self.dataset = dataset
         self.rows_per_sample = int(getattr(self.dataset, "rows_per_sample", 1))
         self._indexed = IndexedDataset(self.dataset, config.name, derive_seed(seed, "samples", stage))
         self._sampler = EpochSampler(
@@ -159,6 +159,20 @@ class Loader:
             return self._loader.collate_fn([self._indexed[index] for index in indices])  # type: ignore[no-any-return]
         except KdcoreError as error:
             raise at_place(error, self.config.place) from error
+
+
+class Datasets:
+    """The data sets of a run, each built once, on first use."""
+
+    def __init__(self, configs: Mapping[str, DataConfig]) -> None:
+        self._configs = configs
+        self._built: dict[str, Any] = {}
+
+    def loader(self, name: str, seed: int, *, stage: str) -> Loader:
+        """Return a loader of one data set for one stage."""
+        if name not in self._built:
+            self._built[name] = build_dataset(self._configs[name])
+        return Loader(self._configs[name], self._built[name], seed, stage=stage)
 
 
 def build_dataset(config: DataConfig) -> Any:

@@ -11,6 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from kdcore.config.config import Config, StageConfig
+from kdcore.engine.data import Datasets
 from kdcore.engine.device import choose_device
 from kdcore.engine.optimizers import build_optimizer
 from kdcore.engine.schedulers import build_scheduler
@@ -40,11 +41,14 @@ class StageReport:
     trainable: dict[str, int]
     frozen: list[str]
     unreached: list[str]
+    epochs: int
+    steps_per_epoch: int
 
 
 def dry_run(config: Config, *, console: Console | None = None) -> list[StageReport]:
     """Build everything, push one batch through every stage and report; raises what a run would raise."""
     device = choose_device(config.device, config.place("device"))
+    datasets = Datasets(config.data)
     with forked_generators():
         assembly = Assembly.build(config, device)
         reports = []
@@ -52,28 +56,35 @@ def dry_run(config: Config, *, console: Console | None = None) -> list[StageRepo
             if console is not None:
                 console.print(text, markup=False)
         for stage in config.stages:
-            report = _try_stage(config, stage, assembly, device)
+            report = rehearse(config, stage, assembly, datasets, gradients=True)
             reports.append(report)
             if console is not None:
                 _show(report, console)
     return reports
 
 
-def _try_stage(config: Config, stage: StageConfig, assembly: Assembly, device: torch.device) -> StageReport:
-    loaders = StageLoaders(config, stage)
-    wiring, batch = wire_stage(stage, assembly, loaders, device)
+def rehearse(
+    config: Config, stage: StageConfig, assembly: Assembly, datasets: Datasets, *, gradients: bool
+) -> StageReport:
+    """Wire a stage as a run would and undo it, so that a late stage's mistake shows before the first trains.
+
+    Afterwards the assembly counts what the stage trains as trained; `gradients` also measures each term.
+    """
+    loaders = StageLoaders(config, stage, datasets)
+    wiring, batch = wire_stage(stage, assembly, loaders, assembly.device)
     objective = wiring.objective
     try:
         check_accumulation(stage, objective)
         _try_training(config, stage, objective, loaders)
-        terms = _term_reports(config, stage, objective, batch)
+        terms = _term_reports(config, stage, objective, batch) if gradients else []
         trainable: dict[str, int] = {}
         for name, parameter in objective.named_trainable():
             head = ".".join(name.split(".")[: 2 if name.startswith("losses.") else 1])
             trainable[head] = trainable.get(head, 0) + parameter.numel()
         frozen = sorted(set(config.models) - set(stage.train))
         assembly.trained.update(stage.train)
-        return StageReport(stage.name, terms, trainable, frozen, wiring.unreached)
+        steps = steps_per_epoch(stage, loaders.train)
+        return StageReport(stage.name, terms, trainable, frozen, wiring.unreached, stage.epochs or 1, steps)
     finally:
         objective.close()
 

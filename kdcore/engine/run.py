@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from kdcore.config.config import Config
+from kdcore.engine.data import Datasets
 from kdcore.engine.device import choose_device
+from kdcore.engine.dry_run import rehearse
 from kdcore.engine.environment import describe_environment
 from kdcore.engine.folder import RunFolder
 from kdcore.engine.progress import Progress, StagePlan, make_progress
 from kdcore.engine.report import write_report
 from kdcore.engine.stage import EpochRecord, StageLoaders, StageRun, save_initial
 from kdcore.engine.tensorboard import TensorBoard
-from kdcore.engine.trainer import steps_per_epoch
 from kdcore.pipeline.assembly import Assembly
+from kdcore.pipeline.randomness import forked_generators
 from kdcore.plugins import Registry
 from kdcore.plugins import registry as installed
 
@@ -48,7 +50,8 @@ class _Run:
         config = self.config
         device = choose_device(config.device, config.place("device"))
         assembly = Assembly.build(config, device)
-        plans = self._plans()
+        datasets = Datasets(config.data)
+        plans = self._rehearse(assembly, datasets)
         folder = RunFolder.create(config)
         started = time.perf_counter()
         folder.write_config(config.resolved)
@@ -60,7 +63,7 @@ class _Run:
         self._call("run_started", folder=folder.path, config=dict(config.resolved))
         status = "failed"
         try:
-            self._stages(assembly, folder)
+            self._stages(assembly, datasets, folder)
             status = "completed"
         except KeyboardInterrupt:
             status = "interrupted"
@@ -72,19 +75,17 @@ class _Run:
         self.progress.run_ended(self.results["rows"], write_report(folder.path))
         return folder.path
 
-    def _plans(self) -> list[StagePlan]:
-        """Build every stage's data once, so that a late stage's mistake shows before the first trains."""
-        return [
-            StagePlan(
-                stage.name,
-                stage.title,
-                stage.epochs or 1,
-                steps_per_epoch(stage, StageLoaders(self.config, stage).train),
-            )
-            for stage in self.config.stages
-        ]
+    def _rehearse(self, assembly: Assembly, datasets: Datasets) -> list[StagePlan]:
+        """Wire every stage once: a mistake in the last one must not show after the others have trained."""
+        plans = []
+        with forked_generators():
+            for stage in self.config.stages:
+                report = rehearse(self.config, stage, assembly, datasets, gradients=False)
+                plans.append(StagePlan(stage.name, stage.title, report.epochs, report.steps_per_epoch))
+        assembly.trained.clear()
+        return plans
 
-    def _stages(self, assembly: Assembly, folder: RunFolder) -> None:
+    def _stages(self, assembly: Assembly, datasets: Datasets, folder: RunFolder) -> None:
         board = TensorBoard(folder.path / "tensorboard")
 
         def epoch_ended(record: EpochRecord) -> None:
@@ -98,8 +99,9 @@ class _Run:
             for stage in self.config.stages:
                 self.progress.stage_started(stage.index)
                 judged = frozenset(row["model"] for row in self.results["rows"])
-                run = StageRun(self.config, stage, assembly, folder, self.progress, epoch_ended)
-                result = run.run(judged_before=judged)
+                loaders = StageLoaders(self.config, stage, datasets)
+                live = StageRun(self.config, stage, assembly, loaders, folder, self.progress, epoch_ended)
+                result = live.run(judged_before=judged)
                 self.results["stages"].append(result.summary)
                 self.results["rows"].extend(result.rows)
                 folder.write_json("results.json", self.results)

@@ -15,7 +15,7 @@ from kdcore.config.config import Config, StageConfig
 from kdcore.config.stages import INITIAL, metric_name
 from kdcore.engine.checkpoint import load_checkpoint, save_checkpoint, save_tensors
 from kdcore.engine.cost import count_parameters, measure_latency
-from kdcore.engine.data import Loader
+from kdcore.engine.data import Datasets
 from kdcore.engine.device import to_device
 from kdcore.engine.folder import RunFolder
 from kdcore.engine.metrics import Judge, check_judgeable, metric_values
@@ -90,10 +90,8 @@ class EpochRecord:
 class StageLoaders:
     """The loaders of a stage, by role."""
 
-    def __init__(self, config: Config, stage: StageConfig) -> None:
-        self.by_role = {
-            role: Loader(config.data[name], config.seed, stage=stage.name) for role, name in stage.data.items()
-        }
+    def __init__(self, config: Config, stage: StageConfig, datasets: Datasets) -> None:
+        self.by_role = {role: datasets.loader(name, config.seed, stage=stage.name) for role, name in stage.data.items()}
         self.train = self.by_role["train"]
 
 
@@ -116,6 +114,7 @@ class StageRun:
         config: Config,
         stage: StageConfig,
         assembly: Assembly,
+        loaders: StageLoaders,
         folder: RunFolder,
         progress: Progress,
         epoch_ended: Callable[[EpochRecord], None],
@@ -127,7 +126,7 @@ class StageRun:
         self.progress = progress
         self.epoch_ended = epoch_ended
         self.device = assembly.device
-        self.loaders = StageLoaders(config, stage)
+        self.loaders = loaders
 
     def run(self, judged_before: frozenset[str] = frozenset()) -> StageResult:
         """Train all epochs and return the result; models keep the best or last weights."""

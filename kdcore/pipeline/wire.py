@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,6 @@ class Wiring:
     unreached: list[str]
     terms: dict[str, Tensor]
     total: Tensor
-    shapes: dict[str, object] = field(default_factory=dict)
 
 
 def wire(

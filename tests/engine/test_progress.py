@@ -75,7 +75,7 @@ def follow(progress: Progress, clock: Clock, rows: list[dict[str, object]]) -> N
     progress.run_started("digits", Path("runs/digits/1"), PLANS)
     for index, plan in enumerate(PLANS):
         progress.stage_started(index)
-        for epoch in range(1, plan.epochs + 1):
+        for epoch in range(plan.epochs):
             progress.epoch_started(epoch)
             for _ in range(plan.steps_per_epoch):
                 clock.now += 0.1
@@ -147,8 +147,8 @@ def test_a_wider_log_says_more_of_an_epoch() -> None:
     progress = PlainProgress(console, clock)
     progress.run_started("r", Path("f"), PLANS)
     progress.stage_started(0)
-    progress.epoch_started(1)
-    progress.epoch_ended(1, EPOCH | {"val/losses/ce": float("nan")}, [0.1, 0.01, 0.1])
+    progress.epoch_started(0)
+    progress.epoch_ended(0, EPOCH | {"val/losses/ce": float("nan")}, [0.1, 0.01, 0.1])
     line = written(console).splitlines()[-1]
     for part in ("train ce 0.3000", "train kd 0.1100", "val ce nan", "train accuracy 93.00 %", "lr 0.1 0.01"):
         assert part in line
@@ -159,7 +159,7 @@ def test_two_models_are_told_apart_in_a_log() -> None:
     progress = PlainProgress(console, Clock())
     progress.run_started("r", Path("f"), PLANS)
     progress.stage_started(0)
-    progress.epoch_ended(1, {"val/first/accuracy": 0.5, "val/second/accuracy": 0.25}, [])
+    progress.epoch_ended(0, {"val/first/accuracy": 0.5, "val/second/accuracy": 0.25}, [])
     assert "val first accuracy 50.00 %  val second accuracy 25.00 %" in written(console)
 
 
@@ -168,7 +168,7 @@ def test_a_long_epoch_shows_a_sign_of_life_in_a_log() -> None:
     progress = PlainProgress(console, clock)
     progress.run_started("r", Path("f"), [StagePlan("lm", "lm", 1, 1000)])
     progress.stage_started(0)
-    progress.epoch_started(1)
+    progress.epoch_started(0)
     for _ in range(100):
         clock.now += 7
         progress.step_ended(terms)
@@ -202,7 +202,7 @@ def test_the_losses_are_read_at_most_four_times_a_second() -> None:
     with LiveProgress(terminal(), clock) as progress:
         progress.run_started("r", Path("f"), PLANS)
         progress.stage_started(0)
-        progress.epoch_started(1)
+        progress.epoch_started(0)
         for _ in range(1000):
             progress.step_ended(terms)
         assert terms.reads == 1
@@ -236,28 +236,42 @@ def test_the_live_display_shows_where_the_run_stands() -> None:
     with LiveProgress(terminal(), clock) as progress:
         progress.run_started("r", Path("f"), PLANS)
         progress.stage_started(0)
-        progress.epoch_started(1)
+        progress.epoch_started(0)
         for _ in range(10):
             clock.now += 1
             progress.step_ended(Terms(ce=0.3, kd=1.23456e-5))
-        progress.epoch_ended(1, EPOCH, [0.1, 0.01])
-        progress.epoch_started(2)
+        progress.epoch_ended(0, EPOCH, [0.1, 0.01])
+        progress.epoch_started(1)
         for _ in range(5):
             clock.now += 1
             progress.step_ended(Terms(ce=0.25, kd=1.23456e-5))
         lines = frame(progress)
         assert lines[0].split() == ["stage", "1/2", "student", "alone"]
-        assert lines[1].startswith("epoch") and lines[1].endswith("2/2")
-        assert lines[2].startswith("step") and lines[2].endswith("5/10")
+        assert lines[1].startswith("epoch")
+        assert lines[1].endswith("2/2")
+        assert lines[2].startswith("step")
+        assert lines[2].endswith("5/10")
         assert lines[3].split(maxsplit=1)[1] == "5.0 s of this stage, about 35 s of the run"
         assert lines[4].split() == ["losses", "ce", "0.2500", "kd", "1.235e-05"]
         assert lines[5].split() == ["lr", "0.1", "0.01"]
         assert " ".join(lines[6:]).split() == (
-            "epoch 1 val/loss 0.4400 val/student/accuracy 92.50 % val/student/top_5 99.00 %".split()
+            [
+                "epoch",
+                "1",
+                "val/loss",
+                "0.4400",
+                "val/student/accuracy",
+                "92.50",
+                "%",
+                "val/student/top_5",
+                "99.00",
+                "%",
+            ]
         )
         progress.evaluating("val", 4)
         progress.evaluated_batch()
-        assert frame(progress)[2].startswith("val") and frame(progress)[2].endswith("1/4")
+        assert frame(progress)[2].startswith("val")
+        assert frame(progress)[2].endswith("1/4")
 
 
 def test_before_the_first_step_nothing_is_promised() -> None:
@@ -265,8 +279,9 @@ def test_before_the_first_step_nothing_is_promised() -> None:
     with LiveProgress(terminal(), clock) as progress:
         progress.run_started("r", Path("f"), PLANS)
         progress.stage_started(1)
-        progress.epoch_started(3)
-        assert progress.stage_left() is None and progress.run_left() is None
+        progress.epoch_started(2)
+        assert progress.stage_left() is None
+        assert progress.run_left() is None
         clock.now += 4
         progress.step_ended(Terms(ce=0.3))
         assert progress.stage_left() == pytest.approx(36)  # resumed at the last epoch: nine steps of four seconds
@@ -280,16 +295,16 @@ def test_no_line_is_wider_than_the_terminal(width: int) -> None:
     with LiveProgress(console, clock) as progress:
         progress.run_started("r", Path("f"), plans)
         progress.stage_started(0)
-        progress.epoch_started(1)
+        progress.epoch_started(0)
         clock.now += 1
         progress.step_ended(Terms(**{f"a_rather_long_term_{place}": 0.1 for place in range(9)}))
-        progress.epoch_ended(1, EPOCH, [0.1])
+        progress.epoch_ended(0, EPOCH, [0.1])
         assert max(map(cell_len, frame(progress, width))) <= width
         rows = [row | {"title": "学生 " * 30} for row in ROWS]
         progress.run_ended(rows, None)
     table = [line for line in console.export_text().splitlines() if "accuracy" in line or "91.20" in line]
     assert len(table) >= 2
-    assert max(map(cell_len, table)) <= max(width, 44)
+    assert max(map(cell_len, table)) <= width
 
 
 def test_a_table_without_room_says_what_it_leaves_out() -> None:
@@ -305,8 +320,10 @@ def test_values_of_different_splits_are_not_ranked_against_each_other() -> None:
     rows = [dict(ROWS[1]), dict(ROWS[2]) | {"split": "val"}]
     PlainProgress(console, Clock()).run_ended(rows, None)
     lines = written(console).splitlines()
-    assert "student alone (test)" in lines[4] and "91.20 % " in lines[4]
-    assert "student, distilled (val)" in lines[5] and "95.10 %*" not in lines[5]
+    assert "student alone (test)" in lines[4]
+    assert "91.20 % " in lines[4]
+    assert "student, distilled (val)" in lines[5]
+    assert "95.10 %*" not in lines[5]
 
 
 def test_values_that_are_missing_or_not_finite_leave_a_gap_in_the_table() -> None:

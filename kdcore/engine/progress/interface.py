@@ -24,8 +24,11 @@ class Progress:
 
     Calls come in this order (`[]` optional, `*` repeated), within `with make_progress() as progress`:
 
-        run_started (stage_started (epoch_started step_ended* [evaluating evaluated_batch*] epoch_ended)*
-        stage_ended)* [evaluating evaluated_batch*] run_ended
+        run_started
+            (stage_started
+                (epoch_started step_ended* [evaluating evaluated_batch*] epoch_ended)*
+                [evaluating evaluated_batch*] stage_ended)*
+        run_ended
 
     A resumed run starts at a later stage or epoch. `message` may come at any time, and so may
     `close`, which every path out of the `with` block ends with.
@@ -38,7 +41,7 @@ class Progress:
         """Begin the stage at position `index` of the plan, counted from 0."""
 
     def epoch_started(self, epoch: int) -> None:
-        """Begin an epoch, counted from 1 as in metrics.jsonl."""
+        """Begin an epoch, counted from 0 as in metrics.jsonl; people read it counted from 1."""
 
     def step_ended(self, terms: Callable[[], Mapping[str, float]]) -> None:
         """Count one step; costs well under a microsecond unless a refresh is due.

@@ -69,7 +69,7 @@ class LiveProgress(Tracked):
         self._lr = lr
         held_out = {full: value for full, value in metrics.items() if not full.startswith("train/")}
         if held_out:
-            self._validation = (epoch, held_out)
+            self._validation = (self.epoch, held_out)
         self._draw()
 
     def stage_ended(self, summary: str) -> None:

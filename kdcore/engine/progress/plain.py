@@ -67,7 +67,7 @@ class PlainProgress(Tracked):
         seconds = self._clock() - self._epoch_start
         super().epoch_ended(epoch, metrics, lr)
         width = len(str(self.stage.epochs))
-        head = f"  epoch {epoch:>{width}}/{self.stage.epochs}"
+        head = f"  epoch {self.epoch:>{width}}/{self.stage.epochs}"
         self._print(_fit(head, _parts(metrics, lr, seconds), self._console.width))
 
     def stage_ended(self, summary: str) -> None:

@@ -68,7 +68,7 @@ class Tracked(Progress):
 
     def epoch_started(self, epoch: int) -> None:
         """Start the clock of the epoch."""
-        self.epoch, self.step, self.split, self._ended = epoch, 0, "", epoch - 1
+        self.epoch, self.step, self.split, self._ended = epoch + 1, 0, "", epoch
         self._epoch_start = self._clock()
 
     def step_ended(self, terms: Terms) -> None:
@@ -91,7 +91,7 @@ class Tracked(Progress):
         """Take the time of the epoch."""
         self._epoch_times.append(self._clock() - self._epoch_start)
         self._steps_seen += self.step
-        self.epoch, self.step, self.split, self._ended = epoch, 0, "", epoch
+        self.epoch, self.step, self.split, self._ended = epoch + 1, 0, "", epoch + 1
         self._epoch_start = self._clock()
 
     def _refresh(self, terms: Terms | None) -> None:

@@ -78,7 +78,7 @@ def warnings(record: Record) -> list[str]:
 def _told(stage: Stage) -> str:
     epochs = len(stage.lines)
     parts = [f"stage {stage.name}", f"{epochs} epoch{'s' * (epochs != 1)}"]
-    if epochs != stage.epochs:
+    if stage.epochs and epochs != stage.epochs:
         parts[-1] += f" of {stage.epochs}"
     if stage.seconds:
         parts.append(measure.show_duration(stage.seconds))

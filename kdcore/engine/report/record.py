@@ -25,7 +25,10 @@ Points = list[tuple[int, float | None]]
 
 @dataclass
 class Stage:
-    """One stage: what was planned, what became of it, and its curves by full metric name."""
+    """One stage: what was planned, what became of it, and its curves by full metric name.
+
+    Epochs are counted from 1 here, as people do; in the files they are counted from 0.
+    """
 
     name: str
     title: str
@@ -159,7 +162,7 @@ def _read_lines(record: Record) -> dict[str, Stage]:
             continue
         try:
             line = json.loads(text)
-            name, epoch = str(line["stage"]), int(line["epoch"])
+            name, epoch = str(line["stage"]), int(line["epoch"]) + 1
         except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             bad.append(str(position))
             continue
@@ -185,7 +188,7 @@ def _read_results(record: Record, stages: dict[str, Stage]) -> list[str]:
         stage.title = str(entry.get("title") or name)
         stage.epochs = int(number(entry.get("epochs")) or stage.epochs)
         best = number(entry.get("best_epoch"))
-        stage.best_epoch = None if best is None else int(best)
+        stage.best_epoch = None if best is None else int(best) + 1
         stage.selected_by = str(entry["selected_by"]) if entry.get("selected_by") else None
         stage.terms = {str(term): _mapping(told) for term, told in _mapping(entry.get("losses")).items()}
     record.rows = parse_rows([row for row in rows if isinstance(row, Mapping)]) if isinstance(rows, list) else []

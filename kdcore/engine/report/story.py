@@ -13,6 +13,13 @@ from kdcore.engine.report.record import Record
 from kdcore.engine.row import Row
 
 
+_ENDINGS = {
+    "failed": " Then the run failed.",
+    "interrupted": " Then the run was interrupted.",
+    "running": " The run is still going, or was killed.",
+}
+
+
 class Tile(NamedTuple):
     """One figure worth a glance."""
 
@@ -37,9 +44,7 @@ def tell(record: Record) -> Story:
         return Story(_without_rows(record))
     headline = _alone(found) if found.before is None else _compared(found, found.before)
     if record.status != "completed":
-        headline += {"failed": " Then the run failed.", "interrupted": " Then the run was interrupted."}.get(
-            record.status, f" The run is {record.status}."
-        )
+        headline += _ENDINGS.get(record.status, f" The run is {record.status}.")
     return Story(headline, _tiles(found), _remarks(found), found)
 
 
@@ -122,11 +127,11 @@ def _tiles(found: Comparison) -> list[Tile]:
         told = f"{100 * change:+.1f} points" if found.in_percent else f"{change:+.3g}"
         tiles.append(Tile(told, f"against {before.title}"))
     if found.gap_closed is not None and found.gap_closed > 0 and reference is not None:
-        tiles.append(Tile(f"{100 * found.gap_closed:.0f} %", f"of the gap to {reference.title} closed"))
+        tiles.append(Tile(f"{100 * found.gap_closed:.0f} %", f"of the gap to {_the(reference.model)} closed"))
     if reference is not None and after.parameters and reference.parameters:
-        tiles.append(Tile(f"{reference.parameters / after.parameters:.3g}×", f"smaller than {reference.title}"))
+        tiles.append(Tile(f"{reference.parameters / after.parameters:.3g}×", f"smaller than {_the(reference.model)}"))
     if reference is not None and after.latency_ms and reference.latency_ms:
-        tiles.append(Tile(f"{reference.latency_ms / after.latency_ms:.2g}×", f"the speed of {reference.title}"))
+        tiles.append(Tile(f"{reference.latency_ms / after.latency_ms:.2g}×", f"the speed of {_the(reference.model)}"))
     return tiles
 
 

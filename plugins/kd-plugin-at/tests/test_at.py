@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from kd_plugin_at.loss import ATLoss
 from torch import Tensor
 
-from kd_plugin_at.loss import ATLoss
+from kdcore import create
+from kdcore.errors import ConfigError
 
 GOLDEN = torch.load(Path(__file__).with_name("golden.pt"), weights_only=True)
 
@@ -28,7 +30,9 @@ def textbook(student: Tensor, teacher: Tensor, mode: str, p: float) -> float:
     return sum(losses) / len(losses)
 
 
-def features(*spatial: int, channels: tuple[int, int] = (3, 5), dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def features(
+    *spatial: int, channels: tuple[int, int] = (3, 5), dtype: torch.dtype = torch.float64
+) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(2, count, *spatial, generator=generator, dtype=dtype) for count in channels)
     return student.requires_grad_(), teacher
@@ -91,7 +95,9 @@ def test_scale_does_not_matter_and_a_batch_of_one_works() -> None:
     student, teacher = features(2, 3)
     loss = ATLoss()
     torch.testing.assert_close(loss(student * 7, teacher / 3), loss(student, teacher))
-    torch.testing.assert_close((loss(student[:1], teacher[:1]) + loss(student[1:], teacher[1:])) / 2, loss(student, teacher))
+    torch.testing.assert_close(
+        (loss(student[:1], teacher[:1]) + loss(student[1:], teacher[1:])) / 2, loss(student, teacher)
+    )
 
 
 def test_the_teacher_gets_no_gradient() -> None:
@@ -121,7 +127,9 @@ def test_under_a_compiler() -> None:
 
 
 def test_other_resolution_names_both_and_the_remedy() -> None:
-    with pytest.raises(ValueError, match=r"\(2, 3, 4, 4\) but teacher has \(2, 5, 8, 8\); .*one resolution, or put a resize"):
+    with pytest.raises(
+        ValueError, match=r"\(2, 3, 4, 4\) but teacher has \(2, 5, 8, 8\); .*one resolution, or put a resize"
+    ):
         ATLoss()(torch.zeros(2, 3, 4, 4), torch.zeros(2, 5, 8, 8))
 
 
@@ -137,3 +145,14 @@ def test_wrong_params() -> None:
         ATLoss(mode="cod")
     with pytest.raises(ValueError, match=r"p is 0\.5; it must be 1 or more"):
         ATLoss(p=0.5)
+
+
+def test_create_builds_it_with_the_constructors_defaults() -> None:
+    assert repr(create("loss", "at")) == repr(ATLoss())
+    assert repr(create("loss", "at", mode="paper", p=1)) == repr(ATLoss("paper", 1))
+
+
+@pytest.mark.parametrize(("param", "value"), [("mode", "cod"), ("modee", "code"), ("p", 0.5)])
+def test_create_refuses_wrong_params(param: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=param):
+        create("loss", "at", **{param: value})

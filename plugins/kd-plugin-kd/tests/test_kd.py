@@ -6,14 +6,16 @@ import math
 from pathlib import Path
 from typing import Any
 
+import kd_plugin_kd.divergence as divergence_module
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
-import kd_plugin_kd.divergence as divergence_module
 from kd_plugin_kd.divergence import DIVERGENCES, _split, divergence
 from kd_plugin_kd.loss import KDLoss
+from torch import Tensor
+
+from kdcore import create
+from kdcore.errors import ConfigError
 
 GOLDEN = torch.load(Path(__file__).with_name("golden.pt"), weights_only=True)
 
@@ -169,7 +171,9 @@ def test_half_precision_is_computed_in_float32(form: str, kind: str, dtype: torc
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, expected)
     assert gradient(loss, student).dtype == dtype
-    torch.testing.assert_close(gradient(KDLoss(divergence=kind)(student, teacher), student), gradient(expected, single).to(dtype))
+    torch.testing.assert_close(
+        gradient(KDLoss(divergence=kind)(student, teacher), student), gradient(expected, single).to(dtype)
+    )
 
 
 def test_one_half_precise_side_and_float64_beside_float32() -> None:
@@ -231,7 +235,9 @@ def test_blocks_cover_every_distribution_once(leading: tuple[int, ...], limit: i
 
 
 def test_other_vocabulary_is_named() -> None:
-    with pytest.raises(ValueError, match=r"student has shape \(2, 7\) but teacher has \(2, 9\).*same classes or vocabulary"):
+    with pytest.raises(
+        ValueError, match=r"student has shape \(2, 7\) but teacher has \(2, 9\).*same classes or vocabulary"
+    ):
         KDLoss()(torch.zeros(2, 7), torch.zeros(2, 9))
 
 
@@ -268,7 +274,9 @@ def test_golden_hard_and_soft_with_batchmean() -> None:
 FORMS = {"CE": ("cross_entropy", "mean"), "KL": ("kl", "elementwise_mean"), "MSE": ("mse", "elementwise_mean")}
 
 
-@pytest.mark.parametrize("case", GOLDEN["soft_and_hard"], ids=lambda case: f"{case['loss_types']}-{case['student'].dim()}d")
+@pytest.mark.parametrize(
+    "case", GOLDEN["soft_and_hard"], ids=lambda case: f"{case['loss_types']}-{case['student'].dim()}d"
+)
 def test_golden_three_divergences(form: str, case: dict[str, Any]) -> None:
     student = case["student"].clone().requires_grad_()
     kind, reduction = FORMS[case["loss_types"][1]]
@@ -291,3 +299,17 @@ def test_golden_logits(case: dict[str, Any]) -> None:
         value = KDLoss(temperature=temperature, reduction=reduction)(student, case["teacher"])
     torch.testing.assert_close(value, case["value"])
     torch.testing.assert_close(gradient(value.sum(), student), case["grad"])
+
+
+def test_create_builds_it_with_the_constructors_defaults() -> None:
+    built = create("loss", "kd")
+    assert repr(built) == repr(KDLoss())
+    assert repr(create("loss", "kd", temperature=2, reduction="tokens")) == repr(KDLoss(2, reduction="tokens"))
+
+
+@pytest.mark.parametrize(
+    ("param", "value"), [("temperature", 0), ("temperatur", 2), ("divergence", "js"), ("dim", 0.5)]
+)
+def test_create_refuses_wrong_params(param: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=param):
+        create("loss", "kd", **{param: value})

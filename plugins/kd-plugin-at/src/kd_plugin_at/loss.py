@@ -49,7 +49,8 @@ class ATLoss(nn.Module):
         if self.mode == "code":
             return difference.square().mean()
         # The norm's own gradient is 0 at 0, unlike the square root's.
-        return torch.linalg.vector_norm(difference, dim=1).mean()
+        norms: Tensor = torch.linalg.vector_norm(difference, dim=1)
+        return norms.mean()
 
     def extra_repr(self) -> str:
         """Say what was configured."""

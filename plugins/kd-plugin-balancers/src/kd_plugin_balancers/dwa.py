@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd_plugin_balancers.terms import check_names, plain_weights, stacked
+from kd_plugin_balancers.terms import Terms
 from kdcore.contracts import Facts
 
 
@@ -43,14 +43,13 @@ class DWABalancer(nn.Module):
 
     def __init__(self, terms: Mapping[str, float | None], temperature: float = 2.0) -> None:
         super().__init__()
-        check_names(terms)
+        self.terms = Terms(terms)
         if not temperature > 0:
             raise ValueError(f"temperature must be above 0, found {temperature}")
-        self.names = list(terms)
         self.temperature = temperature
         self.num_processes = 1
-        count = len(self.names)
-        self.register_buffer("weights", torch.tensor(plain_weights(terms)), persistent=False)
+        count = len(self.terms.names)
+        self.register_buffer("weights", torch.tensor(self.terms.weights), persistent=False)
         self.register_buffer("factors", torch.ones(count))
         self.register_buffer("sums", torch.zeros(count, dtype=torch.float64))
         self.register_buffer("counts", torch.zeros(count, dtype=torch.float64))
@@ -76,14 +75,14 @@ class DWABalancer(nn.Module):
 
     def forward(self, terms: Mapping[str, Tensor]) -> Tensor:
         """Return the balanced sum of the scalars in `terms`."""
-        losses = stacked(terms, self.names)
+        losses = self.terms.stacked(terms, training=self.training)
         if self.training and torch.is_grad_enabled():
             self._record(losses.detach())
         return (self.factors * self.weights * losses).sum()
 
     def extra_repr(self) -> str:
         """Show the terms and the temperature."""
-        return f"{', '.join(self.names)}; temperature={self.temperature:g}"
+        return f"{', '.join(self.terms.names)}; temperature={self.temperature:g}"
 
     def _record(self, losses: Tensor) -> None:
         finite = losses.isfinite()
@@ -100,7 +99,7 @@ class DWABalancer(nn.Module):
         self.means.copy_(torch.where(trained, torch.stack([self.sums / self.counts, self.means[0]]), self.means))
         ratios = self.means[0] / self.means[1]
         ratios = torch.where(ratios.isfinite(), ratios, 1)
-        self.factors.copy_(len(self.names) * torch.softmax(ratios / self.temperature, dim=0))
+        self.factors.copy_(len(ratios) * torch.softmax(ratios / self.temperature, dim=0))
         self.sums.zero_()
         self.counts.zero_()
 

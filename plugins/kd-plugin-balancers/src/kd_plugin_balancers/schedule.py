@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kd_plugin_balancers.curve import Curve, curve_problems
 from kd_plugin_balancers.names import name_problem
-from kd_plugin_balancers.terms import check_names, plain_weights, stacked
+from kd_plugin_balancers.terms import Terms
 
 
 class ScheduleBalancer(nn.Module):
@@ -38,15 +38,14 @@ class ScheduleBalancer(nn.Module):
 
     def __init__(self, terms: Mapping[str, float | None], schedules: Mapping[str, Mapping[str, Any]]) -> None:
         super().__init__()
-        check_names(terms)
+        self.terms = Terms(terms)
         for name, spec in schedules.items():
             problem = name_problem(name, terms, more_terms=False) or next(curve_problems(spec), None)
             if problem is not None:
                 raise ValueError(f"the schedule of {name}: {problem}")
-        self.names = list(terms)
-        self.curves = {self.names.index(name): Curve.read(spec) for name, spec in schedules.items()}
-        self.register_buffer("weights", torch.tensor(plain_weights(terms)), persistent=False)
-        self.register_buffer("factors", torch.ones(len(self.names)))
+        self.curves = {self.terms.names.index(name): Curve.read(spec) for name, spec in schedules.items()}
+        self.register_buffer("weights", torch.tensor(self.terms.weights), persistent=False)
+        self.register_buffer("factors", torch.ones(len(terms)))
         self.progress(0, 1, 0)
 
     def progress(self, step: int, total_steps: int, epoch: int) -> None:
@@ -59,8 +58,9 @@ class ScheduleBalancer(nn.Module):
 
     def forward(self, terms: Mapping[str, Tensor]) -> Tensor:
         """Return the sum of the scalars in `terms` with the weights of this moment."""
-        return (self.factors * self.weights * stacked(terms, self.names)).sum()
+        losses = self.terms.stacked(terms, training=self.training)
+        return (self.factors * self.weights * losses).sum()
 
     def extra_repr(self) -> str:
         """Show the curves."""
-        return ", ".join(f"{self.names[index]}={curve}" for index, curve in self.curves.items())
+        return ", ".join(f"{self.terms.names[index]}={curve}" for index, curve in self.curves.items())

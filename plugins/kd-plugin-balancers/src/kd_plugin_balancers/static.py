@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from kd_plugin_balancers.shares import share_problems, shares, term_problems
-from kd_plugin_balancers.terms import check_names, check_terms, refuse, weighted_total
+from kd_plugin_balancers.terms import Terms, refuse, weighted_total
 
 
 class StaticBalancer(nn.Module):
@@ -37,15 +37,14 @@ class StaticBalancer(nn.Module):
         task_term: str | None = None,
     ) -> None:
         super().__init__()
-        check_names(terms)
+        self.terms = Terms(terms)
         fitting = term_problems(kd_loss_weight, task_term, terms, more_terms=False)
         refuse([*share_problems(kd_loss_weight, task_term), *fitting])
         self.weights = shares(kd_loss_weight, task_term, terms)
 
     def forward(self, terms: Mapping[str, Tensor]) -> Tensor:
         """Return the balanced sum of the scalars in `terms`."""
-        check_terms(terms, list(self.weights))
-        return weighted_total(terms, self.weights)
+        return weighted_total(self.terms.complete(terms, training=self.training), self.weights)
 
     def extra_repr(self) -> str:
         """Show the weights."""

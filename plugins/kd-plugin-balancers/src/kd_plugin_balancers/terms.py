@@ -1,4 +1,4 @@
-"""The terms of one step: the same names each time, a scalar each."""
+"""The terms of a stage: their names, their weights, and their values of one step."""
 
 from __future__ import annotations
 
@@ -10,44 +10,51 @@ from torch import Tensor
 from kdcore.component import Complaint
 
 
-def stacked(terms: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
-    """Return the terms as a vector in the order of `names`."""
-    check_terms(terms, names)
-    return torch.stack([terms[name] for name in names])
+class Terms:
+    """What a balancer was built for: a weight for each term, None for a loss that a model returns."""
+
+    def __init__(self, weights: Mapping[str, float | None]) -> None:
+        if not weights:
+            raise ValueError("there are no terms to balance: the stage has no losses")
+        self.names = list(weights)
+        self.returned = [name for name, weight in weights.items() if weight is None]
+        self.weights = [1.0 if weight is None else weight for weight in weights.values()]
+
+    def complete(self, values: Mapping[str, Tensor], *, training: bool) -> Mapping[str, Tensor]:
+        """Return one scalar for each term.
+
+        Many models return their losses in training only, so in eval mode those count as 0. Anything
+        else that is missing or unexpected, and anything that is no scalar, raises ValueError.
+        """
+        for name, value in values.items():
+            if value.dim():
+                raise ValueError(f"term {name} has shape {tuple(value.shape)}; a term is a scalar")
+        missing = [name for name in self.names if name not in values]
+        if not missing and len(values) == len(self.names):
+            return values
+        strange = [name for name in values if name not in self.names]
+        if strange or training or set(missing) - set(self.returned):
+            raise ValueError(
+                f"the balancer was built for the terms {', '.join(self.names)}; "
+                f"missing: {', '.join(missing) or 'none'}; unexpected: {', '.join(strange) or 'none'}. "
+                "In training a model must return the same losses every time"
+            )
+        zero = next(iter(values.values()), torch.zeros(())).new_zeros(())
+        return {**values, **dict.fromkeys(missing, zero)}
+
+    def stacked(self, values: Mapping[str, Tensor], *, training: bool) -> Tensor:
+        """Return the scalars as a vector in the order of `names`."""
+        values = self.complete(values, training=training)
+        return torch.stack([values[name] for name in self.names])
 
 
-def weighted_total(terms: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Return the sum of `weights[name] * terms[name]`."""
+def weighted_total(values: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Return the sum of `weights[name] * values[name]`."""
     (first, weight), *others = weights.items()
-    total = terms[first] * weight
+    total = values[first] * weight
     for name, weight in others:
-        total = torch.add(total, terms[name], alpha=weight)
+        total = torch.add(total, values[name], alpha=weight)
     return total
-
-
-def check_terms(terms: Mapping[str, Tensor], names: Sequence[str]) -> None:
-    """Raise ValueError unless `terms` holds exactly one scalar for each of `names`."""
-    if len(terms) != len(names) or any(name not in terms for name in names):
-        missing = ", ".join(name for name in names if name not in terms) or "none"
-        strange = ", ".join(name for name in terms if name not in names) or "none"
-        raise ValueError(
-            f"the balancer was built for the terms {', '.join(names)}; missing: {missing}; unexpected: {strange}. "
-            "A model must return the same losses in every step"
-        )
-    for name, term in terms.items():
-        if term.dim():
-            raise ValueError(f"term {name} has shape {tuple(term.shape)}; a term is a scalar")
-
-
-def check_names(terms: Mapping[str, float | None]) -> None:
-    """Raise ValueError where there is nothing to balance."""
-    if not terms:
-        raise ValueError("there are no terms to balance: the stage has no losses")
-
-
-def plain_weights(terms: Mapping[str, float | None]) -> list[float]:
-    """Return the weight of every term; those that a model returns weigh 1."""
-    return [1.0 if weight is None else weight for weight in terms.values()]
 
 
 def refuse(problems: Sequence[Complaint]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kd_plugin_balancers.checks import uncertainty_problems
 from kd_plugin_balancers.names import name_problem
-from kd_plugin_balancers.terms import check_names, plain_weights, refuse, stacked
+from kd_plugin_balancers.terms import Terms, refuse
 
 # What the negative log-likelihood of each kind divides a loss by, beside the variance.
 _FACTORS = {"classification": 1.0, "regression": 0.5}
@@ -45,24 +45,23 @@ class UncertaintyBalancer(nn.Module):
         self, terms: Mapping[str, float | None], init: float = 0.0, form: str | Mapping[str, str] = "classification"
     ) -> None:
         super().__init__()
-        check_names(terms)
+        self.terms = Terms(terms)
         refuse(list(uncertainty_problems(form, terms)))
         if not math.isfinite(init):
             raise ValueError(f"init must be a finite number, found {init}")
         forms = _forms(form, terms)
-        self.names = list(terms)
-        factors = [weight * _FACTORS[forms[name]] for name, weight in zip(terms, plain_weights(terms), strict=True)]
+        factors = [weight * _FACTORS[forms[name]] for name, weight in zip(terms, self.terms.weights, strict=True)]
         self.register_buffer("factors", torch.tensor(factors), persistent=False)
-        self.log_variances = nn.Parameter(torch.full((len(self.names),), float(init)))
+        self.log_variances = nn.Parameter(torch.full((len(factors),), float(init)))
 
     def forward(self, terms: Mapping[str, Tensor]) -> Tensor:
         """Return the balanced sum of the scalars in `terms`."""
-        losses = stacked(terms, self.names)
+        losses = self.terms.stacked(terms, training=self.training)
         return (self.factors * torch.exp(-self.log_variances) * losses + self.log_variances / 2).sum()
 
     def extra_repr(self) -> str:
         """Show the terms."""
-        return ", ".join(self.names)
+        return ", ".join(self.terms.names)
 
 
 def _forms(form: str | Mapping[str, str], terms: Mapping[str, float | None]) -> dict[str, str]:

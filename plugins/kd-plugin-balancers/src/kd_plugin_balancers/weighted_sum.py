@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from kd_plugin_balancers.names import model_weights
-from kd_plugin_balancers.terms import check_names, check_terms, weighted_total
+from kd_plugin_balancers.terms import Terms, weighted_total
 
 
 class WeightedSumBalancer(nn.Module):
@@ -31,10 +31,9 @@ class WeightedSumBalancer(nn.Module):
         self, terms: Mapping[str, float | None], model_weight: Mapping[str, float] | float | None = 1.0
     ) -> None:
         super().__init__()
-        check_names(terms)
-        returned = model_weights(model_weight, [name for name, weight in terms.items() if weight is None])
+        self.terms = Terms(terms)
+        returned = model_weights(model_weight, self.terms.returned)
         weights = {name: returned.get(name) if weight is None else weight for name, weight in terms.items()}
-        self.names = list(terms)
         self.weights = {name: weight for name, weight in weights.items() if weight is not None}
         for name, weight in self.weights.items():
             if not math.isfinite(weight):
@@ -44,8 +43,7 @@ class WeightedSumBalancer(nn.Module):
 
     def forward(self, terms: Mapping[str, Tensor]) -> Tensor:
         """Return the weighted sum of the scalars in `terms`."""
-        check_terms(terms, self.names)
-        return weighted_total(terms, self.weights)
+        return weighted_total(self.terms.complete(terms, training=self.training), self.weights)
 
     def extra_repr(self) -> str:
         """Show the weights."""

@@ -49,7 +49,7 @@ def divergence(student: Tensor, teacher: Tensor, *, kind: str, temperature: floa
     # A compiler fuses the plain form by itself; a loop over blocks would only unroll.
     if student.numel() <= _block_size(student) or torch.compiler.is_compiling():
         return _value(student, teacher, kind, temperature, from_end)
-    losses: Tensor = _Blockwise.apply(student, teacher, kind, temperature, from_end)
+    losses: Tensor = _Blockwise.apply(student, teacher, kind, temperature, from_end)  # type: ignore[no-untyped-call]
     return losses
 
 
@@ -141,7 +141,7 @@ def _blocks(logits: Tensor, dim: int) -> Iterator[Index]:
 
 
 def _split(leading: tuple[int, ...], inner: int, limit: int) -> Iterator[Index]:
-    """Split `leading` dimensions, `inner` elements to an entry, into blocks of at most `limit` elements or one entry."""
+    """Split `leading` dimensions, `inner` elements to an entry, into blocks of `limit` elements, or of one entry."""
     if not leading or math.prod(leading) * inner <= limit:
         yield ()
         return

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from kd_plugin_torch.loss import as_weight
 from kdcore.contracts import Facts, TensorFacts
 from kdcore.reduction import Reduced, check_reduction, divide
-from kdcore.shapes import check_rank
 
 REDUCTIONS = ("mean", "sum", "tokens")
 
@@ -50,6 +49,7 @@ class NLLLoss(nn.Module):
             return
         if isinstance(target, TensorFacts) and target.dtype.is_floating_point:
             return
+        self._check_dim(given.shape)
         classes = given.shape[self.class_dim]
         if classes < facts.num_classes:
             raise ValueError(
@@ -107,9 +107,7 @@ class NLLLoss(nn.Module):
         return (input.reshape(-1, classes) if last else input.movedim(self.class_dim, 1)), target
 
     def _check(self, input: Tensor, target: Tensor) -> None:
-        check_rank(1, input=input)
-        if not -input.dim() <= self.class_dim < input.dim():
-            raise ValueError(f"input has shape {tuple(input.shape)}: there is no dimension class_dim={self.class_dim}")
+        self._check_dim(tuple(input.shape))
         if target.is_floating_point():
             self._check_probabilities(input, target)
         elif target.shape != _without(input.shape, self.class_dim):
@@ -123,6 +121,10 @@ class NLLLoss(nn.Module):
                 f"weight has {self.weight.numel()} numbers, but input has shape {tuple(input.shape)}: "
                 f"{input.shape[self.class_dim]} classes along dimension {self.class_dim}"
             )
+
+    def _check_dim(self, shape: tuple[int, ...]) -> None:
+        if not -len(shape) <= self.class_dim < len(shape):
+            raise ValueError(f"input has shape {shape}: there is no dimension class_dim={self.class_dim}")
 
     def _check_probabilities(self, input: Tensor, target: Tensor) -> None:
         raise ValueError(f"target is {target.dtype}; class indices must be integers")

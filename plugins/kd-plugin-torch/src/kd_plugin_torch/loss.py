@@ -31,25 +31,26 @@ def adapt(loss: type[nn.Module], *alike: str, reductions: tuple[str, ...] = ("me
         for each in inspect.signature(loss).parameters.values()
         if each.name not in DEPRECATED
     ]
-    names = list(inspect.signature(loss.forward).parameters)[1:]
+    signature = inspect.signature(loss.forward)
 
     def __init__(self: nn.Module, **params: Any) -> None:  # noqa: N807 - becomes the class's
         check_reduction(params.get("reduction", "mean"), reductions)
-        loss.__init__(self, **{name: as_weight(value) if name in WEIGHTS else value for name, value in params.items()})
+        weights = {name: as_weight(params[name]) for name in WEIGHTS if name in params}
+        loss.__init__(self, **{**params, **weights})
 
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        inputs = dict(zip(names, args, strict=False)) | kwargs
-        tensors = {name: inputs[name] for name in alike if name in inputs}
+        inputs = signature.bind(self, *args, **kwargs).arguments
+        tensors: dict[str, Tensor] = {name: inputs[name] for name in alike}
         check_same_shape(**tensors)
         dtype = functools.reduce(torch.promote_types, (each.dtype for each in tensors.values()), torch.float32)
-        first = next(iter(tensors.values()))
+        first = tensors[alike[0]]
         if first.numel() == 0:
-            return first.to(dtype).sum()
+            return first.sum(dtype=dtype)
         _match_weights(self, dtype)
         cast = {name: value.to(dtype) for name, value in inputs.items() if name in alike or _is_floating(value)}
-        return loss.forward(self, **{**inputs, **cast})  # type: ignore[no-any-return]
+        return loss.forward(**{**inputs, **cast})  # type: ignore[no-any-return]
 
-    forward.__signature__ = inspect.signature(loss.forward)  # type: ignore[attr-defined]
+    forward.__signature__ = signature  # type: ignore[attr-defined]
     namespace = {
         "__doc__": loss.__doc__,
         "__module__": __name__,
@@ -62,7 +63,9 @@ def adapt(loss: type[nn.Module], *alike: str, reductions: tuple[str, ...] = ("me
 
 def as_weight(weight: list[float] | Tensor | None) -> Tensor | None:
     """Return the numbers of a config as a tensor of torch's default dtype."""
-    return weight if weight is None or isinstance(weight, Tensor) else torch.tensor(weight, dtype=torch.get_default_dtype())
+    if weight is None or isinstance(weight, Tensor):
+        return weight
+    return torch.tensor(weight, dtype=torch.get_default_dtype())
 
 
 def _is_floating(value: Any) -> bool:
@@ -130,4 +133,5 @@ class CosineEmbeddingLoss(nn.Module):
             return input1.sum()
         dtype = torch.promote_types(torch.promote_types(input1.dtype, input2.dtype), torch.float32)
         x1, x2 = (each.to(dtype).reshape(-1, each.shape[-1]) for each in (input1, input2))
-        return F.cosine_embedding_loss(x1, x2, target.reshape(-1), self.margin, reduction=self.reduction)
+        loss: Tensor = F.cosine_embedding_loss(x1, x2, target.reshape(-1), self.margin, reduction=self.reduction)
+        return loss
