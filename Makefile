@@ -35,9 +35,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv
 
 # torch comes by pip, which honours a machine's own choice of build (CPU or CUDA); uv is quicker for the rest.
+# The build backends are installed once, so that no package fetches its own.
 $(STAMP): $(BIN)/python pyproject.toml constraints.txt $(addsuffix /pyproject.toml,$(PLUGINS))
 	$(BIN)/python -m pip install -q -c constraints.txt torch uv
-	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt --group dev --group docs \
+	$(BIN)/uv pip install -q --python $(BIN)/python hatchling editables "uv_build>=0.8,<1"
+	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt --no-build-isolation --group dev --group docs \
 		-e . $(addprefix -e ,$(PLUGINS))
 	@touch $@
 
@@ -67,7 +69,9 @@ docs-reference: $(STAMP)
 
 wheels: $(STAMP)
 	rm -rf dist
-	for package in . $(PLUGINS); do $(BIN)/uv build -q --python $(BIN)/python --wheel --out-dir dist $$package || exit 1; done
+	for package in . $(PLUGINS); do \
+		$(BIN)/uv build -q --python $(BIN)/python --no-build-isolation --wheel --out-dir dist $$package || exit 1; \
+	done
 
 check-wheels: wheels
 	$(BIN)/python scripts/check_wheels.py dist

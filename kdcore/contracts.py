@@ -49,6 +49,7 @@ class Facts:
 
     Arguments:
         inputs: per bound input a TensorFacts, a list or dict of them, or the module itself.
+        addresses: per bound input of a loss the address as text, for example `batch:target`.
         like: what an adapter must produce, from its `like:` address.
         num_samples: the training set's length.
         num_classes: the training set's classes, if it says so.
@@ -57,6 +58,7 @@ class Facts:
     """
 
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    addresses: Mapping[str, str] = field(default_factory=dict)
     like: TensorFacts | None = None
     num_samples: int | None = None
     num_classes: int | None = None

@@ -6,6 +6,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FunctionType, ModuleType
 from typing import Any
 
 import importlib_metadata
@@ -30,6 +31,17 @@ class Provenance:
         return f"{self.distribution} {self.version}".strip()
 
 
+class PluginManager(pluggy.PluginManager):
+    """pluggy's manager, which looks at every attribute of a plugin with care, and so slowly."""
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        """Return the options of a hook implementation, None if the attribute is none."""
+        # The attributes of a module are no descriptors, and its hooks are functions.
+        if isinstance(plugin, ModuleType) and not isinstance(vars(plugin).get(name), FunctionType):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
+
+
 def installed() -> Iterator[tuple[Provenance, Callable[[], Any]]]:
     """Yield who offers each installed plugin and how it is loaded.
 
@@ -39,10 +51,11 @@ def installed() -> Iterator[tuple[Provenance, Callable[[], Any]]]:
     seen = set()
     for distribution in importlib_metadata.distributions():
         try:
-            if hookspecs.ENTRY_POINT_GROUP not in (distribution.read_text("entry_points.txt") or ""):
+            text = distribution.read_text("entry_points.txt")
+            if not text or hookspecs.ENTRY_POINT_GROUP not in text:
                 continue
-            points = list(distribution.entry_points.select(group=hookspecs.ENTRY_POINT_GROUP))
-        except Exception as error:  # the fault of one distribution, and reported as such
+            points = list(_entry_points(text))
+        except ValueError as error:  # the fault of one distribution (its encoding too), and reported as such
             name, version = _name_and_version(distribution.read_text)
             yield Provenance(name, version, name), functools.partial(_fail, error)
             continue
@@ -53,6 +66,18 @@ def installed() -> Iterator[tuple[Provenance, Callable[[], Any]]]:
             seen.add(key)
             for point in points:
                 yield Provenance(name, version, point.name), point.load
+
+
+def _entry_points(text: str) -> Iterator[importlib_metadata.EntryPoint]:
+    section = ""
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif section == hookspecs.ENTRY_POINT_GROUP and line and line[0] not in "#;":
+            name, equals, value = map(str.strip, line.partition("="))
+            if not (name and equals and value):
+                raise ValueError(f"{line!r} in its entry_points.txt is not of the form name = module")
+            yield importlib_metadata.EntryPoint(name=name, value=value, group=section)
 
 
 def normalized(name: str) -> str:
@@ -79,15 +104,17 @@ def offered(manager: pluggy.PluginManager, plugin: Any) -> Iterator[tuple[Kind, 
         ValueError: it offers one kind and name twice.
     """
     seen = set()
-    for caller in manager.get_hookcallers(plugin) or ():
-        if not caller.has_spec():
-            known = [kind.hook for kind in Kind]
-            raise LookupError(f"there is no hook {caller.name!r}; {suggestion(caller.name, known, noun='hooks')}")
-        kind = _HOOKS.get(caller.name)
+    for attribute in dir(plugin):
+        options = manager.parse_hookimpl_opts(plugin, attribute)
+        if options is None:
+            continue
+        hook = options.get("specname") or attribute
+        if not hasattr(hookspecs, hook):
+            raise LookupError(f"there is no hook {hook!r}; {suggestion(hook, _HOOKS, noun='hooks')}")
+        kind = _HOOKS.get(hook)
         if kind is None:
             continue
-        implementation = next(each for each in caller.get_hookimpls() if each.plugin is plugin)
-        components = implementation.function()
+        components = getattr(plugin, attribute)()
         if not isinstance(components, (list, tuple)):
             raise TypeError(f"hook {kind.hook!r} must return a list of Components, not {type(components).__name__}")
         for component in components:

@@ -13,11 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import pluggy
-
 from kdcore import hookspecs, signatures
 from kdcore.component import Component, Input, Kind, Paper
-from kdcore.discovery import Provenance, installed, normalized, offered
+from kdcore.discovery import PluginManager, Provenance, installed, normalized, offered
 from kdcore.errors import PluginError, suggestion
 
 DISABLE_VARIABLE = "KDCORE_DISABLE_PLUGINS"
@@ -88,7 +86,7 @@ class Registry:
     """All components of one process, by kind and name."""
 
     def __init__(self) -> None:
-        self.manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self.manager = PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.broken: list[Broken] = []
         self.disabled: list[Provenance] = []
@@ -98,10 +96,10 @@ class Registry:
     def discover(cls) -> Registry:
         """Load every installed plugin that is not disabled, one by one."""
         registry = cls()
-        disabled = {normalized(name) for name in os.environ.get(DISABLE_VARIABLE, "").split(",")}
+        disabled = {normalized(name) for name in os.environ.get(DISABLE_VARIABLE, "").split(",") if name.strip()}
         # Sorted, so that listings and messages do not depend on the order on disk.
         for provenance, load in sorted(installed(), key=lambda entry: (entry[0].plugin, entry[0].distribution)):
-            if {"*", normalized(provenance.distribution), normalized(provenance.plugin)} & disabled:
+            if disabled and {"*", normalized(provenance.distribution), normalized(provenance.plugin)} & disabled:
                 registry.disabled.append(provenance)
             else:
                 registry._load(load, provenance)
@@ -304,8 +302,14 @@ def _read_schema(component: Component) -> dict[str, Any]:
         part = part[key]
     if not isinstance(part, dict):
         raise ValueError("it is not a JSON object")
-    # A part of a file keeps the file's shared definitions, so that its references still resolve.
-    return part if part is whole else {**part, **({"$defs": whole["$defs"]} if "$defs" in whole else {})}
+    # A part that refers to the file's shared definitions keeps them, so that its references still resolve.
+    return {**part, "$defs": whole.get("$defs", {})} if part is not whole and _refers(part) else part
+
+
+def _refers(schema: Any) -> bool:
+    if isinstance(schema, dict):
+        return "$ref" in schema or any(map(_refers, schema.values()))
+    return isinstance(schema, list) and any(map(_refers, schema))
 
 
 def _schema_file(component: Component, name: str) -> Path:

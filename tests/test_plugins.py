@@ -109,7 +109,7 @@ def test_metadata_that_cannot_be_read_hides_nobody(install: Any, site: Path) -> 
     (binary / "METADATA").write_text("Name: binary\nVersion: 1.0\n")
     registry = Registry.discover()
     assert registry.find("loss", "clear")
-    assert "TypeError" in broken_reason(registry, "kd-plugin-garbled")
+    assert "'no equals sign' in its entry_points.txt is not of the form" in broken_reason(registry, "kd-plugin-garbled")
     assert "UnicodeDecodeError" in broken_reason(registry, "binary")
 
 

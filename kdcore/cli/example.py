@@ -38,13 +38,18 @@ def example(registered: Registered) -> dict[str, Any]:
         return {"losses" if kind is Kind.LOSS else "adapters": {component.name.replace("-", "_"): part}}
     if kind is Kind.MODEL:
         return {"models": {"student": part}}
+    if kind is Kind.BALANCER:
+        # The terms that examples of balancers refer to.
+        return {"losses": {"ce": "cross_entropy", "kd": "kd"}, "balancer": part}
     if kind is Kind.DATASET:
         return {"data": {"train": part}}
     return {"output" if kind is Kind.OUTPUT_EXTRACTOR else kind.value: part}
 
 
 def example_params(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return params that the schema accepts: its defaults, and made-up values for what has none."""
+    """Return params that the schema accepts: its own example, else defaults and made-up values."""
+    if schema.get("examples"):
+        return dict(schema["examples"][0])
     required = schema.get("required", ())
     properties = schema.get("properties", {})
     definitions = schema.get("$defs", {})

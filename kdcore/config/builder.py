@@ -65,9 +65,7 @@ class Builder:
             self._problem(TOO_MANY, root, path, "write less, or use fewer aliases")
         if self.found:
             raise ConfigError(
-                Problem(
-                    what, Place(dotted(where, data) if not path else dotted(where), self.file, line, column), repair
-                )
+                Problem(what, Place(dotted(where, data), self.file, line, column), repair)
                 for (line, column, what), (where, repair) in sorted(self.found.items(), key=lambda item: item[0])
             )
         return data

@@ -71,7 +71,7 @@ class StageChecker:
             start=self._start(node.get("start"), path),
             data=self._data(node.get("data"), path),
             optimizer=self._training(node, "optimizer", check_optimizer, path),
-            scheduler=self._training(node, "scheduler", check_scheduler, path),
+            scheduler=self._scheduler(node, terms, metrics, path),
             clip_grad_norm=node.get("clip_grad_norm"),
             accumulate=node.get("accumulate", 1),
             precision=node.get("precision", "float32"),
@@ -212,6 +212,15 @@ class StageChecker:
         node[key] = checked
         return dict(checked)
 
+    def _scheduler(
+        self, node: dict[str, Any], terms: tuple[TermConfig, ...], metrics: MetricsConfig, path: Path
+    ) -> dict[str, Any] | None:
+        scheduler = self._training(node, "scheduler", check_scheduler, path)
+        params = (scheduler or {}).get("params")
+        if isinstance(params, dict) and isinstance(params.get("monitor"), str):
+            self._metric(params["monitor"], terms, metrics, (*path, "scheduler", "params", "monitor"))
+        return scheduler
+
     def _best(self, node: Any, terms: tuple[TermConfig, ...], metrics: MetricsConfig, path: Path) -> BestConfig | None:
         if not isinstance(node, dict):
             return None
@@ -257,7 +266,7 @@ def _model_term(name: str) -> bool:
 
 
 def _mode(metric: str) -> str:
-    return "min" if "loss" in metric.split("/")[1] else "max"
+    return "min" if "loss" in metric or "losses" in metric.split("/") else "max"
 
 
 def _written(binding: Binding) -> str | list[str]:

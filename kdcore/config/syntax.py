@@ -41,6 +41,7 @@ _REASONS = tuple(
         (r"block scalar|indentation indicator", "'|' or '>' followed by something else", "start the text below it"),
     )
 )
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _KEY = r"(?P<key>[A-Za-z_][\w.-]*|-?[0-9]+)(?P<more>(#[\w.-]+)*)"
 _CUT_VALUE = re.compile(rf"[ \t]+#{_KEY}[ \t]*(#.*)?$", re.MULTILINE)
 _CUT_LINE = re.compile(rf"(?P<address>[A-Za-z_][\w.:@-]*)[ \t]+#{_KEY}(?=[\s,\]}}]|$)")
@@ -66,7 +67,8 @@ def syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
 
 def position(text: str, index: int) -> tuple[int, int]:
     """Return line and column, counted from 1, of a character of `text`."""
-    return text.count("\n", 0, index) + 1, index - (text.rfind("\n", 0, index) + 1) + 1
+    lines = _LINE_BREAK.split(text[:index])
+    return len(lines), len(lines[-1]) + 1
 
 
 def cut_address(value: str, rest: str, path: tuple[str | int, ...]) -> str | None:

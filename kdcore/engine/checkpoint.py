@@ -35,16 +35,23 @@ def save_checkpoint(folder: Path, objective: nn.Module, state: Mapping[str, Any]
     """Replace the checkpoint in `folder`, by renaming a complete new one over it."""
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    whole = objective.state_dict()
-    save_tensors({key: value for key, value in whole.items() if isinstance(value, Tensor)}, partial / TENSORS)
-    extra = {key: value for key, value in whole.items() if not isinstance(value, Tensor)}
-    torch.save({**state, "extra": extra}, partial / STATE)
+    try:
+        _write(partial, objective.state_dict(), state)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     if folder.exists():
         folder.replace(old)
     partial.replace(folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(folder: Path, whole: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True)
+    save_tensors({key: value for key, value in whole.items() if isinstance(value, Tensor)}, folder / TENSORS)
+    extra = {key: value for key, value in whole.items() if not isinstance(value, Tensor)}
+    torch.save({**state, "extra": extra}, folder / STATE)
 
 
 def load_checkpoint(folder: Path, objective: nn.Module) -> dict[str, Any]:

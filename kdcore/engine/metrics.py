@@ -54,12 +54,18 @@ class Mean:
                 (values[name], weights.get(name, weight)) for values, weights, weight in self._pending if name in values
             ]
             stacked = torch.stack([value for value, _ in rows]).double()
-            counts = torch.stack([torch.as_tensor(count, device=stacked.device) for _, count in rows]).double()
+            counts = _stacked_counts([count for _, count in rows], stacked.device)
             # A batch without positions has no mean; its weight of 0 must not turn NaN into the sum.
             products = torch.where(counts > 0, stacked * counts, 0.0)
             self._sums[name] = self._sums.get(name, 0.0) + float(products.sum())
             self._weights[name] = self._weights.get(name, 0.0) + float(counts.sum())
         self._pending.clear()
+
+
+def _stacked_counts(counts: list[Tensor | float], device: torch.device) -> Tensor:
+    if any(isinstance(count, Tensor) for count in counts):
+        return torch.stack([torch.as_tensor(count, device=device) for count in counts]).double()
+    return torch.tensor(counts, dtype=torch.float64, device=device)
 
 
 class Judge:

@@ -18,6 +18,7 @@ from kdcore.engine.progress import Progress
 from kdcore.engine.schedulers import Stepper
 from kdcore.errors import WiringError
 from kdcore.pipeline.objective import Objective, Share, autocast
+from kdcore.pipeline.term import nonzero
 
 
 class Trainer:
@@ -83,9 +84,8 @@ class Trainer:
         for batch in window:
             for name, count in self.objective.count(batch).items():
                 counts[name] = counts.get(name, 0) + count
-        counts = {
-            name: count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1) for name, count in counts.items()
-        }
+        # Where nothing counts the sums are 0, and so is the mean; counts of weights may be below 1.
+        counts = {name: nonzero(count) for name, count in counts.items()}
         return [(batch, Share(row / sum(rows), counts)) for batch, row in zip(window, rows, strict=True)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -89,7 +90,10 @@ class Objective(nn.Module):
             training: (plan, _observable(plan, observed)) for training, plan in zip((True, False), plans, strict=True)
         }
         self._sources = [node for node in nodes.values() if node.extractor is not None and not node.frozen]
-        self._paced = [module for module in self.modules() if hasattr(module, "progress") and module is not self]
+        # Outermost objects only: a wrapper tells the loss within.
+        parts = (self.models, self.adapters, self.losses)
+        components = [*(child for part in parts for child in part.children()), balancer]
+        self._paced = [component for component in components if hasattr(component, "progress")]
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -135,11 +139,6 @@ class Objective(nn.Module):
             return self._compute(batch, None)[0]
         finally:
             plan.clear()
-
-    @property
-    def observers(self) -> list[Address]:
-        """The outputs that an evaluation pass leaves in `observed`."""
-        return list(self._passes[False][1])
 
     def count(self, batch: Batch) -> dict[str, Tensor | float]:
         """Return, before any forward, the positions that each term over positions will count in `batch`."""
@@ -208,6 +207,8 @@ def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
     """Return the autocast context of a stage's precision."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)

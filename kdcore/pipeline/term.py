@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -72,11 +73,8 @@ class Term:
         self.loss = loss
         self.readers = dict(readers)
         self.counts = hasattr(loss, "count")
-        self._from_batch = {
-            name: self.readers[name]
-            for name, bound in config.inputs.items()
-            if not isinstance(bound, list) and bound.is_batch
-        }
+        from_batch = {name for name, bound in config.inputs.items() if not isinstance(bound, list) and bound.is_batch}
+        self._counted = {name: self.readers[name] for name in from_batch & _keywords(loss, self.readers)}
 
     def compute(self, batch: Batch) -> Value:
         """Compute the term, in float32 where autocast is on."""
@@ -90,18 +88,23 @@ class Term:
         """Return the number of positions in `batch` before any forward, if the loss can tell."""
         if not self.counts:
             return None
-        inputs = {name: read(batch) for name, read in self._from_batch.items()}
+        inputs = {name: read(batch) for name, read in self._counted.items()}
         return self.loss.count(**inputs)  # type: ignore[no-any-return,operator]
 
     def facts(self, batch: Batch, data: Facts) -> Facts:
         """Return the facts for this term's setup, after a pass of everything that feeds it."""
         inputs = {name: read(batch) for name, read in self.readers.items()}
-        return described(inputs, data)
+        addresses = {name: _written(bound) for name, bound in self.config.inputs.items()}
+        return replace(described(inputs, data), addresses=addresses)
 
     def _call(self, inputs: Mapping[str, Any]) -> Any:
         device = next((value.device.type for value in inputs.values() if isinstance(value, Tensor)), "cpu")
         if not torch.is_autocast_enabled(device):
             return self.loss(**inputs)
+        # A loss that computes in float32 itself is spared a copy of, say, 128k-class logits.
+        if getattr(self.loss, "accepts_low_precision", False):
+            with torch.autocast(device, enabled=False):
+                return self.loss(**inputs)
         with torch.autocast(device, enabled=False):
             return self.loss(**{name: _full_precision(value) for name, value in inputs.items()})
 
@@ -120,16 +123,29 @@ class Term:
         )
 
 
+def _keywords(loss: nn.Module, names: Iterable[str]) -> set[str]:
+    """Return which of `names` the loss's `count` takes."""
+    if not hasattr(loss, "count"):
+        return set()
+    parameters = inspect.signature(loss.count).parameters  # type: ignore[arg-type]
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return set(names) if takes_all else set(names) & parameters.keys()
+
+
 def described(inputs: Mapping[str, Any], data: Facts) -> Facts:
     """Return `data` with the shapes of `inputs`."""
     return replace(data, inputs={name: TensorFacts.of(value) for name, value in inputs.items()})
 
 
+def nonzero(count: Tensor | float) -> Tensor | float:
+    """Return a divisor: the count, or 1 where it is 0."""
+    return count.where(count != 0, 1) if isinstance(count, Tensor) else count or 1
+
+
 def _as_value(result: Any) -> Value:
     if isinstance(result, tuple) and len(result) == 2:
         total, count = result
-        floor = count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
-        return Value(total / floor, total, count)
+        return Value(total / nonzero(count), total, count)
     if not isinstance(result, Tensor):
         raise TypeError(f"a loss returns a scalar tensor or (sum, count), found {describe(result)}")
     if result.dim() > 0 and result.numel() == 1:

@@ -279,6 +279,7 @@ def test_of_a_language_model_less_loss_is_better(tmp_path: Path) -> None:
         ("{hint: {type: mse, inputs: {input: student:a, target: 'teacher:b@input#0'}}}", "[student]", True),
         ("{hint: {type: mse, inputs: {input: [student:a], target: [teacher]}}}", "[student, teacher]", False),
         ("{student.loss: {type: whatever}}", "[student]", False),
+        ("{ce: cross_entropy, kd: {type: kd, enabled: false}}", "[student]", False),
     ],
 )
 def test_a_stage_distils_if_a_term_looks_at_a_model_that_is_not_trained(

@@ -103,6 +103,8 @@ def distils(record: Record, stage: str) -> bool:
 
 def _teaches(term: Any, fixed: set[str]) -> bool:
     kind, inputs = (term.get("type"), term.get("inputs")) if isinstance(term, Mapping) else (term, None)
+    if isinstance(term, Mapping) and term.get("enabled") is False:
+        return False
     foreign = kind is not None and str(kind).rsplit(":", 1)[-1] not in _TASK_LOSSES
     return foreign or not fixed.isdisjoint(_names(inputs))
 

@@ -119,8 +119,12 @@ def _metric_chart(metric: str, curves: Mapping[MetricName, Points], best: int | 
 
 
 def _loss_chart(split: str, curves: Mapping[MetricName, Points]) -> Chart | None:
-    total = [Series("total", curves[name], 0) for name in curves if name == MetricName(split, metric="loss")]
     terms = [name for name in curves if name.split == split and name.term]
+    total = [
+        Series("total, weighted" if terms else "total", curves[name], 0)
+        for name in curves
+        if name == MetricName(split, metric="loss")
+    ]
     if len(terms) == 1 and total and total[0].points == curves[terms[0]]:
         total = []  # it would hide the only term
     series = [*total, *(Series(name.term, curves[name], place) for place, name in enumerate(terms, start=1))]

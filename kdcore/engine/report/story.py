@@ -12,7 +12,6 @@ from kdcore.engine.report.comparison import Comparison, compare
 from kdcore.engine.report.record import Record
 from kdcore.engine.row import Row
 
-
 _ENDINGS = {
     "failed": " Then the run failed.",
     "interrupted": " Then the run was interrupted.",

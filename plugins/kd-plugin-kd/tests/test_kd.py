@@ -121,7 +121,9 @@ def test_count_is_known_from_the_mask_alone() -> None:
     mask = torch.tensor([[1, 1, 1], [1, 0, 0]])
     loss = KDLoss(reduction="tokens")
     assert loss.count(mask=mask) == 4 == loss(student, teacher, mask)[1]
+    assert loss.count(mask=mask, teacher=teacher) == 4
     assert loss.count() is None
+    assert loss.count(teacher=teacher) is None
     assert loss(student, teacher)[1] == 6
     assert KDLoss().count(mask=mask) is None
 

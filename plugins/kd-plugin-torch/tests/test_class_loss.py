@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,6 +127,7 @@ def test_count_is_known_from_the_labels_alone(weight: list[float] | None) -> Non
     assert before == pytest.approx(count)
     torch.testing.assert_close(total / count, CrossEntropyLoss(weight=weight)(input, target))
     assert weight is not None or before == 4
+    assert loss.count(target=target, input=input) == before
     assert loss.count() is None
     assert CrossEntropyLoss(weight=weight).count(target=target) is None
 
@@ -228,3 +230,12 @@ def test_setup_accepts_enough_unknown_and_no_classes() -> None:
         loss = CrossEntropyLoss()
         loss.setup(given)
         assert loss(logits(6, 5), labels(6)).isfinite()
+
+
+def test_setup_leaves_heads_on_other_labels_alone() -> None:
+    given = Facts(
+        inputs={"input": TensorFacts((8, 4), torch.float32)}, addresses={"target": "batch:rotation"}, num_classes=10
+    )
+    CrossEntropyLoss().setup(given)
+    with pytest.raises(ValueError, match="10 classes"):
+        CrossEntropyLoss().setup(replace(given, addresses={"target": "batch:target"}))

@@ -38,14 +38,14 @@ def check_static(params: Mapping[str, Any], context: CheckContext) -> Iterator[C
 def check_uncertainty(params: Mapping[str, Any], context: CheckContext) -> Iterator[Complaint]:
     """Complain about unknown terms and about weights that the variances would run away from."""
     form = params.get("form")
-    yield from uncertainty_problems(form, context.terms)
+    yield from uncertainty_problems(context.terms)
     if not math.isfinite(params.get("init", 0.0)):
         yield Complaint(f"init must be a finite number, found {params['init']}", "init")
     if isinstance(form, Mapping) and _known(context):
         yield from _unknown(form, context, "form")
 
 
-def uncertainty_problems(form: Any, terms: Mapping[str, float | None]) -> Iterator[Complaint]:
+def uncertainty_problems(terms: Mapping[str, float | None]) -> Iterator[Complaint]:
     """Say which weights of terms leave a log-variance without a minimum."""
     for name, weight in terms.items():
         if weight is not None and not 0 < weight < math.inf:

@@ -46,7 +46,7 @@ class UncertaintyBalancer(nn.Module):
     ) -> None:
         super().__init__()
         self.terms = Terms(terms)
-        refuse(list(uncertainty_problems(form, terms)))
+        refuse(list(uncertainty_problems(terms)))
         if not math.isfinite(init):
             raise ValueError(f"init must be a finite number, found {init}")
         forms = _forms(form, terms)

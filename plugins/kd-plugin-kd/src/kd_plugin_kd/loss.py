@@ -32,6 +32,9 @@ class KDLoss(nn.Module):
         dim: the dimension of the classes.
     """
 
+    # The divergences convert block by block; a copy of all logits in float32 would only cost memory.
+    accepts_low_precision = True
+
     def __init__(
         self,
         temperature: float = 4.0,
@@ -72,11 +75,11 @@ class KDLoss(nn.Module):
             losses = losses * self._factor
         return reduce_losses(losses, self.reduction, num_classes=student.shape[self.dim], mask=mask)
 
-    def count(self, mask: Tensor | None = None) -> Tensor | None:
-        """Return the count that `forward` will return, or None where the mask does not tell it yet.
+    def count(self, mask: Tensor | None = None, **others: Tensor) -> Tensor | None:
+        """Return the count that `forward` will return, or None where it cannot be known yet.
 
-        For a loss that returns (sum, count) the engine asks this before any forward, with those
-        inputs that come from the batch.
+        A loss that returns (sum, count) may define this. It is called before any forward, with
+        those of its inputs that come from the batch; the others are not passed.
         """
         return None if mask is None or self.reduction != "tokens" else count_positions(mask)
 

@@ -27,7 +27,7 @@ class AutoExtractor:
         """Return what `output` means."""
         if isinstance(output, Tensor):
             return Extracted(output)
-        found = entries(output) or {}
+        found = entries(output)
         name = main_name(output, found)
         if name is None and isinstance(output, (list, tuple)):
             name = next((each for each, value in found.items() if isinstance(value, Tensor)), None)

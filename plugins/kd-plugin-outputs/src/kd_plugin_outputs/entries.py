@@ -11,22 +11,20 @@ from torch import Tensor
 _MAIN = ("logits", "out")
 
 
-def entries(output: Any) -> dict[str, Any] | None:
-    """Return what `output` holds, without what is None; or None if it holds nothing that has a name."""
+def entries(output: Any) -> dict[str, Any]:
+    """Return what `output` holds, without what is None; a tensor, a number or a text holds nothing."""
     if isinstance(output, Tensor):
-        return None
+        return {}
     if isinstance(output, Mapping):
         found = {str(key): value for key, value in output.items()}
     elif isinstance(output, (list, tuple)):
         # A named tuple is a tuple whose entries have names.
         names = getattr(output, "_fields", range(len(output)))
         found = {str(name): value for name, value in zip(names, output, strict=True)}
-    elif hasattr(output, "__dict__"):
-        found = {name: value for name, value in vars(output).items() if not name.startswith("_")}
-    elif hasattr(output, "__slots__"):
-        found = {name: getattr(output, name, None) for name in output.__slots__ if not name.startswith("_")}
     else:
-        return None
+        # Logits may be a property, which no listing of an object's own attributes shows.
+        names = [*getattr(output, "__dict__", ()), *getattr(output, "__slots__", ()), *_MAIN[:1]]
+        found = {name: getattr(output, name, None) for name in names if not name.startswith("_")}
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -47,10 +45,9 @@ def described(output: Any) -> str:
     """Return what `output` is and holds, for messages."""
     found = entries(output)
     kind = type(output).__name__
-    if found is None:
-        return f"a {kind}"
-    held = ", ".join(f"{name} ({_described(value)})" for name, value in found.items())
-    return f"a {kind} with {held}" if held else f"an empty {kind}"
+    if not found:
+        return f"{'an empty' if isinstance(output, (Mapping, list, tuple)) else 'a'} {kind}"
+    return f"a {kind} with " + ", ".join(f"{name} ({_described(value)})" for name, value in found.items())
 
 
 def _described(value: Any) -> str:

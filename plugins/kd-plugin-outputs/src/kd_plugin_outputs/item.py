@@ -34,8 +34,10 @@ class ItemExtractor:
 
     def __call__(self, output: Any, batch: Mapping[str, Any]) -> Extracted:
         """Return what `output` means."""
-        found = entries(output) or {}
+        found = entries(output)
         name = self._name(output)
+        if name not in found and self.index is None and not isinstance(output, Mapping) and hasattr(output, name):
+            found[name] = getattr(output, name)  # a property
         if name not in found:
             what = f"key {self.key!r}" if self.index is None else f"index {self.index}"
             raise ValueError(

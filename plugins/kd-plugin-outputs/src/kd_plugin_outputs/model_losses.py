@@ -28,10 +28,8 @@ class ModelLossesExtractor:
     def __call__(self, output: Any, batch: Mapping[str, Any]) -> Extracted:
         """Return the losses and what else is in `output`."""
         found = {"loss": output} if _is_loss(output) else entries(output)
-        if found is None:
-            found = {}
-        single = getattr(output, "loss", None)
-        losses = {"loss": single} if _is_loss(single) else {k: v for k, v in found.items() if _is_loss(v)}
+        own = {"loss": output.loss} if hasattr(output, "loss") else found
+        losses = {name: value for name, value in own.items() if _is_loss(value)}
         if not losses and torch.is_grad_enabled():
             raise ValueError(
                 f"the output is {described(output)}; there is no loss in it. Most models return one only in training "

@@ -28,6 +28,9 @@ class NLLLoss(nn.Module):
 
     weight: Tensor | None
 
+    # Logits are converted inside the kernel; a copy in float32 would only cost memory.
+    accepts_low_precision = True
+
     def __init__(
         self,
         weight: list[float] | None = None,
@@ -45,6 +48,9 @@ class NLLLoss(nn.Module):
     def setup(self, facts: Facts) -> None:
         """Refuse fewer classes than the data set has, which would fail at the first label beyond them."""
         given, target = facts.inputs.get("input"), facts.inputs.get("target")
+        # The data set's classes say nothing about other labels, such as those of a rotation.
+        if facts.addresses.get("target", "batch:target") != "batch:target":
+            return
         if facts.num_classes is None or not isinstance(given, TensorFacts):
             return
         if isinstance(target, TensorFacts) and target.dtype.is_floating_point:
@@ -70,8 +76,12 @@ class NLLLoss(nn.Module):
         count = self._count(target, total.dtype)
         return (total, count) if self.reduction == "tokens" else divide(total, count)
 
-    def count(self, target: Tensor | None = None) -> Tensor | None:
-        """Return the count that `forward` will return: how many targets count, or their weights' sum."""
+    def count(self, target: Tensor | None = None, **others: Tensor) -> Tensor | None:
+        """Return the count that `forward` will return: how many targets count, or their weights' sum.
+
+        It is called before any forward, with those inputs that come from the batch; without
+        `target` among them the count is not known, and None.
+        """
         return None if target is None or self.reduction != "tokens" else self._count(target, torch.float32)
 
     def extra_repr(self) -> str:

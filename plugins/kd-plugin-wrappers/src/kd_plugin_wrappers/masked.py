@@ -57,12 +57,11 @@ class MaskedWrapper(SimpleWrapper):
 
     def count(self, **inputs: Any) -> Count | None:
         """Return how many kept positions the loss will count, or None if these inputs do not tell."""
+        mask = inputs.pop("mask", None)
         labels = {name: value for name, value in inputs.items() if self.roles.get(name) is Role.LABELS}
-        mask = inputs.get("mask")
-        labels.pop("mask", None)
         deciding = {"mask"} | {name for name, role in self.roles.items() if role is Role.LABELS}
-        untold = deciding & self._bound - inputs.keys()
-        if untold or (self.ignore_index is None and mask is None):
+        given = inputs.keys() | ({"mask"} if mask is not None else set())
+        if deciding & self._bound - given or (self.ignore_index is None and mask is None):
             return None
         if self.ignore_index is not None and not self._integer_labels(labels):
             return None
