@@ -11,7 +11,7 @@ empty :=
 space := $(empty) $(empty)
 export MYPYPATH := $(subst $(space),:,$(wildcard $(addsuffix /src,$(PLUGINS))))
 
-.PHONY: help install demo test test-fast test-gpu lint docs docs-reference wheels check-wheels bench clean
+.PHONY: help install demo test test-fast test-gpu lint docs generate wheels check-wheels bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,7 +21,7 @@ help:
 	@echo "make test-gpu        the tests that need a GPU"
 	@echo "make lint            ruff and mypy"
 	@echo "make docs            the documentation, into site/"
-	@echo "make docs-reference  rewrite the generated pages of docs/reference/"
+	@echo "make generate        rewrite the generated files: docs/reference/, kdcore/catalogue.json"
 	@echo "make wheels          every package, into dist/"
 	@echo "make check-wheels    install those wheels apart from the checkout and run the example"
 	@echo "make bench           the benchmarks"
@@ -61,10 +61,11 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy $(SOURCES)
 
-docs: docs-reference
-	$(BIN)/mkdocs build -q --strict
+docs: generate
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
 
-docs-reference: $(STAMP)
+generate: $(STAMP)
+	$(BIN)/python scripts/catalogue.py
 	$(BIN)/python scripts/docs_reference.py
 
 wheels: $(STAMP)

@@ -17,6 +17,7 @@ from kdcore import hookspecs, signatures
 from kdcore.component import Component, Input, Kind, Paper
 from kdcore.discovery import PluginManager, Provenance, installed, normalized, offered
 from kdcore.errors import PluginError, suggestion
+from kdcore.schema_file import read_schema
 
 DISABLE_VARIABLE = "KDCORE_DISABLE_PLUGINS"
 
@@ -55,7 +56,7 @@ class Registered:
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of the params; raises PluginError where it is missing or invalid."""
         try:
-            schema = _read_schema(self.component)
+            schema = read_schema(self.component)
         except (OSError, ValueError, LookupError) as error:
             raise self._broken(f"its schema cannot be read: {_reason(error)}") from error
         if schema.get("type") != "object":
@@ -219,8 +220,12 @@ class Registry:
         repair = suggestion(bare, self.names(kind), noun=f"{kind.title} names")
         if elsewhere:
             repair = f"{bare!r} is a {elsewhere[0].title}; {repair}"
-        package = f"kd-plugin-{bare.replace('_', '-')}"
-        repair += f"; if a package offers it, install that (by custom: pip install {package})"
+        package = _catalogue().get(kind, {}).get(bare)
+        if package:
+            repair = f"pip install {package}"
+        else:
+            package = f"kd-plugin-{bare.replace('_', '-')}"
+            repair += f"; if a package offers it, install that (by custom: pip install {package})"
         suspects = [str(broken) for broken in self.broken if broken.kind is None]
         if suspects:
             repair += f"; these plugins are broken and might offer it: {'; '.join(suspects)}"
@@ -290,46 +295,9 @@ def _clash(offers: list[Registered]) -> PluginError:
     )
 
 
-def _read_schema(component: Component) -> dict[str, Any]:
-    if isinstance(component.schema, Mapping):
-        return dict(component.schema)
-    name, _, pointer = component.schema.partition("#")
-    whole = _read_json(_schema_file(component, name))
-    part: Any = whole
-    for key in pointer.strip("/").split("/") if pointer else ():
-        if not isinstance(part, dict) or key not in part:
-            raise LookupError(f"there is nothing at '#{pointer}' in {name}")
-        part = part[key]
-    if not isinstance(part, dict):
-        raise ValueError("it is not a JSON object")
-    # A part that refers to the file's shared definitions keeps them, so that its references still resolve.
-    return {**part, "$defs": whole.get("$defs", {})} if part is not whole and _refers(part) else part
-
-
-def _refers(schema: Any) -> bool:
-    if isinstance(schema, dict):
-        return "$ref" in schema or any(map(_refers, schema.values()))
-    return isinstance(schema, list) and any(map(_refers, schema))
-
-
-def _schema_file(component: Component, name: str) -> Path:
-    # The outermost package that has a folder (a namespace package has none): nothing more is imported.
-    parts = component.module.split(".")
-    for end in range(1, len(parts) + 1):
-        found = importlib.util.find_spec(".".join(parts[:end]))
-        if found is None:
-            break
-        if found.origin is not None:
-            return Path(found.origin).parent / name
-    raise FileNotFoundError(f"package {parts[0]!r} has no folder")
-
-
-@functools.cache
-def _read_json(file: Path) -> dict[str, Any]:
-    data = json.loads(file.read_text(encoding="utf-8"))
-    if not isinstance(data, dict):
-        raise ValueError("it is not a JSON object")
-    return data
+def _catalogue() -> dict[str, dict[str, str]]:
+    """Return which package offers which name, for the packages that are released with the core."""
+    return json.loads((Path(__file__).parent / "catalogue.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 def _reason(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import subprocess
 import sys
 import tomllib
@@ -75,6 +76,14 @@ def test_nothing_of_the_tree_is_broken_or_clashes() -> None:
     REGISTRY.check_schemas()
     assert [str(each) for each in REGISTRY.broken] == []
     assert REGISTRY.clashes() == []
+
+
+def test_the_catalogue_names_every_component() -> None:
+    offers = {
+        str(kind): {each.name: each.provenance.distribution for each in COMPONENTS if each.kind is kind}
+        for kind in Kind
+    }
+    assert json.loads((ROOT / "kdcore" / "catalogue.json").read_text(encoding="utf-8")) == offers, "make generate"
 
 
 def test_no_manifest_imports_anything_heavy() -> None:

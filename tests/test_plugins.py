@@ -259,6 +259,11 @@ def test_an_unknown_name_suggests_the_nearest_and_a_package(install: Any) -> Non
         Registry.discover().find("loss", "far_off")
 
 
+def test_a_name_of_a_package_that_is_not_installed_says_which() -> None:
+    with pytest.raises(PluginError, match=r"pip install kd-plugin-outputs$"):
+        Registry().find("output_extractor", "auto")
+
+
 def test_a_name_of_another_kind_is_recognised(install: Any) -> None:
     install("kd-plugin-astray", offer("criteria", "astray"))
     with pytest.raises(PluginError, match=r"(?s)unknown loss 'astray'.*'astray' is a pruning criterion"):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import yaml
 from rich.console import Console
@@ -13,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from kdcore.cli.example import PLACES, example
+from kdcore.cli.param import describe_param
 from kdcore.component import Component
 from kdcore.plugins import Registered, Registry
 
@@ -82,40 +81,6 @@ def show_component(registered: Registered) -> None:
     out.print(f"example, {PLACES[registered.kind]}:", style="bold")
     # Not through rich, which would wrap it: the text is there to be copied.
     print("\n" + text, end="")
-
-
-def describe_param(param: Mapping[str, Any], *, required: bool) -> tuple[str, str, str, str]:
-    """Return a param's type, default, range and description as words."""
-    default = _word(param["default"]) if "default" in param else "required" if required else ""
-    return _type(param), default, _range(param), str(param.get("description", ""))
-
-
-def _type(param: Mapping[str, Any]) -> str:
-    if "enum" in param:
-        return " | ".join(map(_word, param["enum"]))
-    if "const" in param:
-        return _word(param["const"])
-    if "anyOf" in param or "oneOf" in param:
-        return " | ".join(dict.fromkeys(_type(option) for option in param.get("anyOf", param.get("oneOf", ()))))
-    kind = param.get("type", "any")
-    if kind == "array" and isinstance(param.get("items"), dict):
-        return f"list of {_type(param['items'])}"
-    return kind if isinstance(kind, str) else " | ".join(kind)
-
-
-def _range(param: Mapping[str, Any]) -> str:
-    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {param[word]}" for word, sign in signs.items() if word in param]
-    if "minItems" in param or "maxItems" in param:
-        low, high = param.get("minItems", 0), param.get("maxItems")
-        limits.append(f"{low} items" if low == high else f"{low} to {high} items" if high else f"{low} items or more")
-    for option in (*param.get("anyOf", ()), *param.get("oneOf", ())):
-        limits += [text for text in [_range(option)] if text]
-    return ", ".join(limits)
-
-
-def _word(value: Any) -> str:
-    return value if isinstance(value, str) and value else json.dumps(value)
 
 
 def _paper(component: Component) -> str:

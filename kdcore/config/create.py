@@ -27,7 +27,8 @@ def create(kind: str | Kind, name: str, **params: Any) -> Any:
     if given is not None and given not in params:
         raise PluginError(f"{registered} is built with {given}", repair=f"pass {given}=...")
     extra = {given: params.pop(given)} if given else {}
-    return registered.factory()(**extra, **checked_params(registered, params))
+    checked = checked_params(registered, params)
+    return registered.factory()(**extra, **checked)
 
 
 def make_loss(name: str, **params: Any) -> BoundLoss:

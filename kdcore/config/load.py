@@ -44,7 +44,7 @@ def load_config(
         ConfigError: with every problem found.
     """
     source = config if isinstance(config, Source) else _read(config)
-    source = apply_overrides(expand_environment(source), overrides)
+    source = expand_environment(apply_overrides(source, overrides))
     return _check(source, plugins or registry(), external_models)
 
 
@@ -92,8 +92,9 @@ def _write_out(data: Any, schema: dict[str, Any]) -> None:
     if not isinstance(data, dict):
         return
     definitions = schema["$defs"]
-    for key, default in (("name", "run"), ("seed", 0), ("device", "auto"), ("output_dir", "runs")):
-        data.setdefault(key, default)
+    sections = {"data", "models", "adapters", "stages"}
+    simple = {key: value for key, value in schema["properties"].items() if key not in sections}
+    data.update(with_defaults({key: data[key] for key in data if key in simple}, {"properties": simple}))
     for section, definition in (("data", "data"), ("models", "model"), ("adapters", "adapter")):
         entries = data.setdefault(section, {})
         for name, node in entries.items() if isinstance(entries, dict) else ():

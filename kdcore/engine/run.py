@@ -13,6 +13,7 @@ from kdcore.engine.device import choose_device
 from kdcore.engine.dry_run import rehearse
 from kdcore.engine.environment import describe_environment
 from kdcore.engine.folder import RunFolder
+from kdcore.engine.measure import show
 from kdcore.engine.progress import Progress, StagePlan, make_progress
 from kdcore.engine.report import write_report
 from kdcore.engine.stage import EpochRecord, StageLoaders, StageRun, save_initial
@@ -71,8 +72,9 @@ class _Run:
         finally:
             self.results.update(status=status, seconds=round(time.perf_counter() - started, 3))
             folder.write_json("results.json", self.results)
+            report = write_report(folder.path)
             self._call("run_ended", folder=folder.path, status=status)
-        self.progress.run_ended(self.results["rows"], write_report(folder.path))
+        self.progress.run_ended(self.results["rows"], report)
         return folder.path
 
     def _rehearse(self, assembly: Assembly, datasets: Datasets) -> list[StagePlan]:
@@ -120,6 +122,6 @@ class _Run:
 def _told(rows: list[dict[str, Any]]) -> str:
     """Return a stage's test results in a line."""
     return "; ".join(
-        f"{row['title']}: " + ", ".join(f"test {name} {value:.2%}" for name, value in row["metrics"].items())
+        f"{row['title']}: " + ", ".join(f"test {name} {show(name, value)}" for name, value in row["metrics"].items())
         for row in rows
     )

@@ -310,6 +310,7 @@ class StageRun:
             "name": self.stage.name,
             "title": self.stage.title,
             "epochs": epochs,
+            "planned_epochs": self.stage.epochs,
             "best_epoch": best.best_epoch if best else None,
             "selected_by": best.metric if best else None,
             "losses": {
