@@ -7,6 +7,7 @@ Run: python benchmarks/startup.py [rounds]
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -106,6 +107,8 @@ def plugin_costs(rounds: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
+    if importlib.util.find_spec("jsonschema") is None:
+        raise SystemExit("the program to compare with needs jsonschema: pip install jsonschema")
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     times = interleaved({name: (arguments, "") for name, arguments in COMMANDS.items()}, rounds)
     for name, time in times.items():

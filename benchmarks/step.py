@@ -114,9 +114,10 @@ def compare(name: str, student: nn.Module, teacher: nn.Module, batch: dict[str, 
     for key, theirs in times.items():
         ratios = sorted(mine / other for mine, other in zip(ours, theirs, strict=True))
         extra = statistics.median(mine - other for mine, other in zip(ours, theirs, strict=True))
+        middle = f"{ratios[ROUNDS // 4]:.3f} to {ratios[3 * ROUNDS // 4]:.3f}"
         print(
             f"{name} by hand with {key}: {1e3 * statistics.median(theirs):.3f} ms; kdcore's ratio "
-            f"{statistics.median(ratios):.3f} (middle half {ratios[ROUNDS // 4]:.3f} to {ratios[3 * ROUNDS // 4]:.3f}), "
+            f"{statistics.median(ratios):.3f} (middle half {middle}), "
             f"{1e6 * extra:+.0f} us per step"
         )
 

@@ -59,15 +59,12 @@ def test_every_hook_is_documented() -> None:
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """Return every `kd` command of the pages' console blocks."""
+    """Return every `kd` command of the pages' console blocks, with its arguments."""
     found = []
     for page in PAGES:
         for language, _, text in BLOCK.findall(page.read_text(encoding="utf-8")):
-            lines = [line for line in text.splitlines() if line.startswith("$ ")] if language == "console" else []
-            for line in lines:
-                words = [word for word in shlex.split(line[2:], comments=True) if "=" not in word.split("-")[0]]
-                if words[0] == "kd":
-                    found.append((f"{page.name}: {line[2:]}", shlex.split(line[2:].partition("kd ")[2], comments=True)))
+            lines = re.findall(r"^\$ (?:\w+=\S+ )*kd (.*)$", text, re.MULTILINE) if language == "console" else []
+            found += [(f"{page.name}: kd {line}", shlex.split(line, comments=True)) for line in lines]
     return found
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ from kdcore.pipeline.select import select
 Batch = Mapping[str, Any]
 Reader = Callable[[Batch], Any]
 Extractor = Callable[[Any, Batch], Extracted]
+
+_SHOWN = 4
 
 
 class Node:
@@ -74,7 +78,7 @@ class Node:
         if self.frozen:
             keep_frozen(self._frozen_modules)
         # A frozen module still passes gradients on to what feeds it (a teacher's head on student features).
-        if self.frozen and not _requires_grad(args) and not _requires_grad(kwargs.values()):
+        if self.frozen and not requires_grad(args) and not requires_grad(kwargs.values()):
             with torch.no_grad():
                 self._call(args, kwargs, batch, stop)
         else:
@@ -90,7 +94,26 @@ class Node:
         finally:
             capture.end()
         if self.extractor is not None:
-            self.extracted = self.extractor(self.raw, batch)
+            self.extracted = self._extract(self.extractor, batch)
+
+    def _extract(self, extractor: Extractor, batch: Batch) -> Extracted:
+        try:
+            extracted = extractor(self.raw, batch)
+        except KdcoreError:
+            raise
+        except Exception as error:  # an extractor may fail in any way; the cause is chained and named
+            raise WiringError(
+                f"the output of {self.name!r} ({describe(self.raw)}) cannot be read: {reason(error)}",
+                place=self.place,
+                repair=f"choose another output: for {self.name!r}",
+            ) from error
+        if not isinstance(extracted, Extracted):
+            raise WiringError(
+                f"the output extractor of {self.name!r} returned {describe(extracted)}, not an Extracted",
+                place=self.place,
+                repair="an extractor returns kdcore.contracts.Extracted(value, named, losses)",
+            )
+        return extracted
 
     def clear(self) -> None:
         """Let go of every result."""
@@ -180,26 +203,61 @@ def at_place(error: KdcoreError, place: Place) -> KdcoreError:
 def describe(value: Any) -> str:
     """Return shapes and types of a value, for messages."""
     if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}{_range(value)}"
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {describe(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        return "(" + ", ".join(describe(item) for item in value) + ")"
+        more = f", ... {len(value)} in all" if len(value) > _SHOWN else ""
+        return "(" + ", ".join(describe(item) for item in islice(value, _SHOWN)) + more + ")"
     return type(value).__name__
+
+
+def reason(error: BaseException) -> str:
+    """Return what an exception says: a ValueError is written for users, others say little without their type."""
+    text = str(error).strip()
+    if isinstance(error, ValueError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def failed_call(node: Node, batch: Batch, error: Exception) -> KdcoreError:
     """Return the error for a model or adapter that raised in its forward."""
     if isinstance(error, KdcoreError):
         return at_place(error, node.place)
+    if isinstance(error, torch.OutOfMemoryError):
+        raise error
     bound = {str(each): each for each in node.addresses()}
     entries = describe({key: value for key, value in batch.items() if f"batch:{key}" in bound})
     return WiringError(
         f"{node.name!r} ({type(node.module).__name__}) failed in its forward on {', '.join(bound) or 'no arguments'} "
         f"with batch entries {entries}: {type(error).__name__}: {error}",
         place=node.place,
-        repair="check the inputs: it is called with, the shapes the data set yields, and its params",
+        repair=_wrong_call(node, batch)
+        or "check the inputs: it is called with, the shapes the data set yields, and its params",
     )
+
+
+def _wrong_call(node: Node, batch: Batch) -> str:
+    """Return how the module wants to be called, if the config calls it otherwise."""
+    try:
+        signature = inspect.signature(node.module.forward)
+    except (TypeError, ValueError):
+        return ""
+    try:
+        signature.bind(*node.args, **node.kwargs)
+    except TypeError:
+        entries = ", ".join(f"batch:{key}" for key in batch)
+        return f"its forward is called as {signature}: bind that with inputs:, a list or a map; there are {entries}"
+    return ""
+
+
+def _range(value: Tensor) -> str:
+    # Labels and tokens out of range are the commonest fault; reading them off a device could fail once more.
+    whole = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+    if not whole or value.device.type != "cpu" or not value.numel():
+        return ""
+    low, high = value.aminmax()
+    return f" of {int(low)} to {int(high)}"
 
 
 def _argument_reader(argument: Argument | list[Address], readers: Mapping[Address, Reader]) -> Reader:
@@ -215,14 +273,18 @@ def _slot_reader(slot: Slot) -> Reader:
     return lambda batch: slot.read()
 
 
-def _requires_grad(values: Iterable[Any]) -> bool:
+def requires_grad(values: Iterable[Any]) -> bool:
+    """Whether a gradient can flow into any of `values`: tensors, modules, or lists and dicts of them."""
     for value in values:
         if isinstance(value, Tensor):
             if value.requires_grad:
                 return True
         elif isinstance(value, Mapping):
-            if _requires_grad(value.values()):
+            if requires_grad(value.values()):
                 return True
-        elif isinstance(value, (list, tuple)) and _requires_grad(value):
+        elif isinstance(value, nn.Module):
+            if requires_grad(value.parameters()):
+                return True
+        elif isinstance(value, (list, tuple)) and requires_grad(value):
             return True
     return False

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from kdcore.address import Address, What
 from kdcore.pipeline.capture import Event
-from kdcore.pipeline.node import Batch, Node, is_captured
+from kdcore.pipeline.node import Batch, Node, failed_call, is_captured
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,10 @@ class Plan:
     def run(self, batch: Batch) -> None:
         """Run every node."""
         for node, stop in self.steps:
-            node.run(batch, stop)
+            try:
+                node.run(batch, stop)
+            except Exception as error:  # a model may fail in any way; the cause is chained and named
+                raise failed_call(node, batch, error) from error
 
     def clear(self) -> None:
         """Let go of every node's results."""

@@ -14,9 +14,10 @@ from kdcore.component import Input
 from kdcore.config.config import Part, TermConfig
 from kdcore.contracts import Facts, TensorFacts
 from kdcore.errors import KdcoreError, WiringError
-from kdcore.pipeline.node import Batch, Reader, at_place, describe
+from kdcore.pipeline.node import Batch, Reader, at_place, describe, reason, requires_grad
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
+_MISFITS = (ValueError, TypeError, RuntimeError, IndexError)
 
 
 class TermFactory:
@@ -52,8 +53,10 @@ def make_term_loss(config: TermConfig) -> nn.Module:
         factory = TermFactory(wrapper, factory)
     try:
         return factory()
-    except (ValueError, TypeError) as error:
-        raise WiringError(f"term {config.name!r}: {error}", place=config.place) from error
+    except KdcoreError as error:
+        raise at_place(error, config.place) from error
+    except Exception as error:  # a factory may fail in any way; the cause is chained and named
+        raise WiringError(f"term {config.name!r} could not be built: {reason(error)}", place=config.place) from error
 
 
 class Value(NamedTuple):
@@ -78,10 +81,10 @@ class Term:
 
     def compute(self, batch: Batch) -> Value:
         """Compute the term, in float32 where autocast is on."""
-        inputs = {name: read(batch) for name, read in self.readers.items()}
+        inputs = self._read(batch)
         try:
             return _as_value(self._call(inputs))
-        except (ValueError, TypeError, RuntimeError, IndexError) as error:
+        except Exception as error:  # a loss may fail in any way; the cause is chained and named
             raise self._failed(inputs, error) from error
 
     def count(self, batch: Batch) -> Tensor | float | None:
@@ -89,13 +92,47 @@ class Term:
         if not self.counts:
             return None
         inputs = {name: read(batch) for name, read in self._counted.items()}
-        return self.loss.count(**inputs)  # type: ignore[no-any-return,operator]
+        try:
+            return self.loss.count(**inputs)  # type: ignore[no-any-return,operator]
+        except Exception as error:  # a loss may fail in any way; the cause is chained and named
+            raise self._failed(inputs, error) from error
 
     def facts(self, batch: Batch, data: Facts) -> Facts:
         """Return the facts for this term's setup, after a pass of everything that feeds it."""
-        inputs = {name: read(batch) for name, read in self.readers.items()}
+        inputs = self._read(batch)
         addresses = {name: _written(bound) for name, bound in self.config.inputs.items()}
         return replace(described(inputs, data), addresses=addresses)
+
+    def check(self, batch: Batch, value: Value, trained: str) -> None:
+        """Raise WiringError if the term's first value is not finite, or nothing it looks at can learn."""
+        inputs = self._read(batch)
+        fed = [*inputs.values(), self.loss]
+        if self.config.weight != 0 and not requires_grad(fed):
+            raise WiringError(
+                f"term {self.name!r} looks at nothing that {trained}: {self._bound(inputs)}",
+                place=self.config.place,
+                repair="bind an input to what is trained, train what it looks at, or write enabled: false",
+            )
+        if not bool(value.mean.detach().isfinite().all()):
+            wrong = [name for name, each in inputs.items() if not _finite(each)]
+            raise WiringError(
+                f"term {self.name!r} ({self.config.loss.registered}) is {float(value.mean.detach())} on the first "
+                f"batch, with {self._bound(inputs)}"
+                + (f"; {' and '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} not finite already" if wrong else ""),
+                place=self.config.place,
+                repair="look for weights and samples that are not finite, and for params that divide by zero",
+            )
+
+    def _read(self, batch: Batch) -> dict[str, Any]:
+        try:
+            return {name: read(batch) for name, read in self.readers.items()}
+        except KdcoreError as error:
+            raise at_place(error, self.config.place) from None
+
+    def _bound(self, inputs: Mapping[str, Any]) -> str:
+        return ", ".join(
+            f"{name} = {_written(self.config.inputs[name])} {describe(value)}" for name, value in inputs.items()
+        )
 
     def _call(self, inputs: Mapping[str, Any]) -> Any:
         device = next((value.device.type for value in inputs.values() if isinstance(value, Tensor)), "cpu")
@@ -111,15 +148,14 @@ class Term:
     def _failed(self, inputs: Mapping[str, Any], error: Exception) -> KdcoreError:
         if isinstance(error, KdcoreError):
             return at_place(error, self.config.place)
-        bound = ", ".join(
-            f"{name} = {_written(self.config.inputs[name])} {describe(value)}" for name, value in inputs.items()
-        )
-        if torch.cuda.is_available() and isinstance(error, torch.OutOfMemoryError):
+        if isinstance(error, torch.OutOfMemoryError):
             raise error
         return WiringError(
-            f"term {self.name!r} ({self.config.loss.registered}) failed with {bound}: {error}",
+            f"term {self.name!r} ({self.config.loss.registered}) failed with {self._bound(inputs)}: {reason(error)}",
             place=self.config.place,
-            repair="bind other addresses, or bring the tensors together with an adapter",
+            repair="bind other addresses, or bring the tensors together with an adapter"
+            if isinstance(error, _MISFITS)
+            else "the loss itself seems to be wrong: kd --traceback shows where it failed",
         )
 
 
@@ -145,14 +181,25 @@ def nonzero(count: Tensor | float) -> Tensor | float:
 def _as_value(result: Any) -> Value:
     if isinstance(result, tuple) and len(result) == 2:
         total, count = result
+        number = isinstance(count, (int, float)) or (isinstance(count, Tensor) and count.dim() == 0)
+        if not isinstance(total, Tensor) or total.dim() > 0 or not number:
+            raise ValueError(f"a loss over positions returns (sum, count), two scalars, found {describe(result)}")
         return Value(total / nonzero(count), total, count)
-    if not isinstance(result, Tensor):
-        raise TypeError(f"a loss returns a scalar tensor or (sum, count), found {describe(result)}")
+    if not isinstance(result, Tensor) or not result.is_floating_point():
+        raise ValueError(f"a loss returns a scalar tensor or (sum, count), found {describe(result)}")
     if result.dim() > 0 and result.numel() == 1:
         result = result.reshape(())
     if result.dim() > 0:
         raise ValueError(f"a loss returns a scalar, found shape {tuple(result.shape)}")
     return Value(result)
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_finite, value))
+    return not isinstance(value, Tensor) or bool(value.detach().isfinite().all())
 
 
 def _full_precision(value: Any) -> Any:
