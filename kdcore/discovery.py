@@ -100,9 +100,13 @@ def offered(manager: pluggy.PluginManager, plugin: Any) -> Iterator[tuple[Kind, 
 
     Raises:
         LookupError: it implements a hook that does not exist.
-        TypeError: a hook returns something else than a list of Components.
+        TypeError: a hook returns something else than a list of Components, or a submodule took its name.
         ValueError: it offers one kind and name twice.
     """
+    for hook in _HOOKS:
+        # Importing `package.models` sets that attribute, and the hook function of the name is gone.
+        if isinstance(plugin, ModuleType) and isinstance(vars(plugin).get(hook), ModuleType):
+            raise TypeError(f"its submodule {hook!r} has the name of a hook and hides it; rename the file")
     seen = set()
     for attribute in dir(plugin):
         options = manager.parse_hookimpl_opts(plugin, attribute)

@@ -506,3 +506,11 @@ def test_a_component_checks_itself(arguments: dict[str, Any], message: str) -> N
 def test_an_optional_input_has_no_default_address() -> None:
     with pytest.raises(ValueError, match="'target' is optional and must not have a default address"):
         Input("target", required=False, default="batch:target")
+
+
+def test_a_submodule_that_hides_a_hook_is_reported(install: Any) -> None:
+    source = "from kd_plugin_hidden import models\n"
+    install("kd-plugin-hidden", source, files={"models.py": "x = 1\n"})
+    broken = [each for each in Registry.discover().broken if each.provenance.distribution == "kd-plugin-hidden"]
+    assert len(broken) == 1
+    assert "its submodule 'models' has the name of a hook and hides it; rename the file" in str(broken[0])

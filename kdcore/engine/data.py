@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from kdcore.config.config import DataConfig
-from kdcore.errors import DataError, KdcoreError
-from kdcore.pipeline.node import at_place
+from kdcore.errors import DataError, KdcoreError, Place
+from kdcore.pipeline.node import at_place, describe, reason
 from kdcore.pipeline.randomness import derive_seed, forked_generators
 
 Sample = dict[str, Any]
 
+_SHOWN = 8
 
-class IndexedDataset(Dataset[tuple[int, Sample]]):
+
+class IndexedDataset(Dataset[tuple[int, Sample | KdcoreError]]):
     """A data set whose samples carry their index and draw their randomness from (seed, epoch, index).
+
+    An error takes the place of its sample: raised in a worker, torch would make one text of it and its traceback.
 
     A data set says with `random = False` that its samples never depend on random numbers, which
     saves the seeding; one that says nothing is seeded.
@@ -35,11 +40,14 @@ class IndexedDataset(Dataset[tuple[int, Sample]]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[int, Sample]:
-        if not self.random:
-            return index, self._sample(index)
-        with forked_generators(derive_seed(self.seed, self.name, int(self.epoch), index)):
-            return index, self._sample(index)
+    def __getitem__(self, index: int) -> tuple[int, Sample | KdcoreError]:
+        try:
+            if not self.random:
+                return index, self._sample(index)
+            with forked_generators(derive_seed(self.seed, self.name, int(self.epoch), index)):
+                return index, self._sample(index)
+        except KdcoreError as error:
+            return index, _portable(error)
 
     def _sample(self, index: int) -> Sample:
         try:
@@ -63,27 +71,38 @@ class Collate:
         self.collate: Callable[[list[Sample]], Any] = getattr(dataset, "collate", default_collate)
         self.name = name
 
-    def __call__(self, indexed: Sequence[tuple[int, Sample]]) -> Sample:
-        """Collate and add the indices."""
+    def __call__(self, indexed: Sequence[tuple[int, Sample | KdcoreError]]) -> Sample | KdcoreError:
+        """Collate and add the indices; returns the error, if there is one."""
+        samples = [sample for _, sample in indexed if not isinstance(sample, KdcoreError)]
+        if len(samples) < len(indexed):
+            return next(sample for _, sample in indexed if isinstance(sample, KdcoreError))
+        indices = [index for index, _ in indexed]
         try:
-            batch = self.collate([sample for _, sample in indexed])
-        except (RuntimeError, TypeError, KeyError, ValueError) as error:
-            raise DataError(
-                f"data {self.name!r}: samples {[index for index, _ in indexed][:8]} do not make a batch: {error}",
+            batch = self.collate(samples)
+        except Exception as error:  # a collate may fail in any way; the cause is chained and named
+            failed = DataError(
+                f"data {self.name!r}: samples {indices[:_SHOWN]} do not make a batch: {reason(error)}",
                 repair="samples of one batch need the same keys and shapes, or the data set a collate(samples)",
-            ) from error
-        return {**batch, "index": torch.tensor([index for index, _ in indexed])}
+            )
+            failed.__cause__ = error
+            return _portable(failed)
+        if not isinstance(batch, Mapping):
+            return DataError(
+                f"data {self.name!r}: its collate made {describe(batch)} of samples {indices[:_SHOWN]}, not a dict",
+                repair='a batch is a dict such as {"input": x, "target": y}',
+            )
+        return {**batch, "index": torch.tensor(indices)}
 
 
 class EpochSampler(Sampler[int]):
     """The order of samples as a function of (seed, epoch)."""
 
-    def __init__(self, kind: str, length: int, seed: int, targets: Any = None) -> None:
+    def __init__(self, kind: str, length: int, seed: int, *, weights: Tensor | None = None) -> None:
         self.kind = kind
         self.length = length
         self.seed = seed
         self.epoch = 0
-        self._weights = _class_weights(targets) if kind == "balanced" else None
+        self._weights = weights
 
     def __len__(self) -> int:
         return self.length
@@ -110,11 +129,13 @@ class Loader:
         self.dataset = dataset
         self.rows_per_sample = int(getattr(self.dataset, "rows_per_sample", 1))
         self._indexed = IndexedDataset(self.dataset, config.name, derive_seed(seed, "samples", stage))
+        weights = _class_weights(self.dataset, config.place) if config.sampler == "balanced" else None
         self._sampler = EpochSampler(
-            config.sampler, len(self.dataset), derive_seed(seed, "data", stage), getattr(self.dataset, "targets", None)
+            config.sampler, len(self.dataset), derive_seed(seed, "data", stage), weights=weights
         )
         self._generator = torch.Generator()
         workers = config.num_workers
+        self._collate = Collate(self.dataset, config.name)
         self._loader: DataLoader[Any] = DataLoader(
             self._indexed,
             batch_size=config.batch_size,
@@ -122,7 +143,7 @@ class Loader:
             drop_last=config.drop_last,
             num_workers=workers,
             pin_memory=config.pin_memory,
-            collate_fn=Collate(self.dataset, config.name),
+            collate_fn=self._collate,
             prefetch_factor=config.prefetch_factor if workers else None,
             persistent_workers=config.persistent_workers and workers > 0,
             generator=self._generator,
@@ -144,21 +165,32 @@ class Loader:
         self._indexed.epoch[0] = epoch
         # The loader draws its workers' base seed from here, so the global generator is left alone.
         self._generator.manual_seed(derive_seed(self._indexed.seed, "workers", epoch))
-        try:
-            yield from self._loader
-        except KdcoreError as error:
-            raise at_place(error, self.config.place) from error
+        batches: Iterator[Any] | None = None
+        while True:
+            try:
+                batches = batches or iter(self._loader)
+                batch = next(batches)
+            except StopIteration:
+                return
+            except Exception as error:  # a worker may end in any way; the cause is chained and named
+                raise DataError(
+                    f"data {self.config.name!r} cannot be read: {reason(error)}",
+                    place=self.config.place,
+                    repair="num_workers: 0 shows whether it is the worker processes that fail",
+                ) from error
+            yield self._sound(batch)
 
     def first_batch(self) -> Sample:
         """Return the first batch of epoch 0, read in this process."""
         self._sampler.epoch = 0
         self._indexed.epoch[0] = 0
         indices = [index for index, _ in zip(self._sampler, range(self.config.batch_size), strict=False)]
-        try:
-            assert self._loader.collate_fn is not None
-            return self._loader.collate_fn([self._indexed[index] for index in indices])  # type: ignore[no-any-return]
-        except KdcoreError as error:
-            raise at_place(error, self.config.place) from error
+        return self._sound(self._collate([self._indexed[index] for index in indices]))
+
+    def _sound(self, batch: Sample | KdcoreError) -> Sample:
+        if isinstance(batch, KdcoreError):
+            raise at_place(batch, self.config.place) from batch
+        return batch
 
 
 class Datasets:
@@ -191,15 +223,35 @@ def build_dataset(config: DataConfig) -> Any:
             place=config.place,
             repair="give it __len__ and __getitem__",
         )
-    if len(dataset) == 0:
+    try:
+        length = len(dataset)
+    except Exception as error:  # a data set may fail in any way; the cause is chained and named
+        what = f"data {config.name!r} cannot say its length: {reason(error)}"
+        raise DataError(what, place=config.place) from error
+    if length == 0:
         raise DataError(
             f"data {config.name!r} is empty: it has 0 samples", place=config.place, repair="check its params"
         )
     return dataset
 
 
-def _class_weights(targets: Any) -> Tensor:
-    if targets is None:
-        raise DataError("sampler: balanced needs a data set with targets", repair="use sampler: shuffle")
-    labels = torch.as_tensor(targets)
-    return 1.0 / torch.bincount(labels).clamp(min=1).double()[labels]
+def _portable(error: KdcoreError) -> KdcoreError:
+    """Write the traceback into an error that leaves a worker process, where it would be lost."""
+    if get_worker_info() is not None:
+        error.add_note("".join(traceback.format_exception(error)))
+    return error
+
+
+def _class_weights(dataset: Any, place: Place) -> Tensor:
+    targets = getattr(dataset, "targets", None)
+    try:
+        labels = torch.as_tensor(targets)
+        weights: Tensor = 1.0 / torch.bincount(labels).clamp(min=1).double()[labels]
+    except (TypeError, ValueError, RuntimeError) as error:
+        found = "none" if targets is None else reason(error)
+        what = f"sampler: balanced needs a data set with targets, whole numbers from 0 by sample: {found}"
+        raise DataError(what, place=place, repair="use sampler: shuffle") from error
+    if len(weights) != len(dataset):
+        what = f"sampler: balanced needs a target for each of {len(dataset)} samples, found {len(weights)}"
+        raise DataError(what, place=place, repair="use sampler: shuffle")
+    return weights

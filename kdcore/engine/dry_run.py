@@ -13,6 +13,7 @@ from torch import Tensor
 from kdcore.config.config import Config, StageConfig
 from kdcore.engine.data import Datasets
 from kdcore.engine.device import choose_device
+from kdcore.engine.judged import find_judged
 from kdcore.engine.optimizers import build_optimizer
 from kdcore.engine.schedulers import build_scheduler
 from kdcore.engine.stage import StageLoaders, wire_stage
@@ -74,6 +75,7 @@ def rehearse(
     wiring, batch = wire_stage(stage, assembly, loaders, assembly.device)
     objective = wiring.objective
     try:
+        find_judged(config, stage, assembly, loaders.by_role, objective, batch)
         check_accumulation(stage, objective)
         _try_training(config, stage, objective, loaders)
         terms = _term_reports(config, stage, objective, batch) if gradients else []

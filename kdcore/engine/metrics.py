@@ -157,6 +157,12 @@ def check_judgeable(model: str, output: Any, target: Any, config: MetricsConfig,
             f"{model!r} has {output.shape[dim]} outputs, but the data set has {num_classes} classes",
             repair="build the model with as many classes as the data has",
         )
+    too_deep = [kind["k"] for kind in config.kinds if kind["type"] == "top_k" and kind["k"] >= output.shape[dim]]
+    if too_deep:
+        raise WiringError(
+            f"top_{too_deep[0]} of {model!r} is always right: it has only {output.shape[dim]} outputs",
+            repair=f"choose a k below {output.shape[dim]}",
+        )
     return None
 
 

@@ -18,15 +18,15 @@ from kdcore.engine.cost import count_parameters, measure_latency
 from kdcore.engine.data import Datasets
 from kdcore.engine.device import to_device
 from kdcore.engine.folder import RunFolder
-from kdcore.engine.metrics import Judge, check_judgeable, metric_values
+from kdcore.engine.judged import find_judged, read_whole
+from kdcore.engine.metrics import Judge, metric_values
 from kdcore.engine.optimizers import build_optimizer
 from kdcore.engine.progress import Progress
 from kdcore.engine.schedulers import build_scheduler
 from kdcore.engine.trainer import Trainer, check_accumulation, evaluate, steps_per_epoch
-from kdcore.errors import KdcoreError, WiringError
+from kdcore.errors import RunError
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.build import data_facts
-from kdcore.pipeline.node import at_place
 from kdcore.pipeline.randomness import derive_seed, forked_generators, seed_everything
 from kdcore.pipeline.weights import load_state
 from kdcore.pipeline.wire import Wiring, wire
@@ -101,7 +101,7 @@ def wire_stage(
     """Wire a stage on the first batch of its training data; returns the batch too."""
     batch = to_device(loaders.train.first_batch(), device)
     target = stage.metrics.target
-    wanted = [Address(name) for name in (*stage.metrics.models, *_read_whole(stage, assembly))]
+    wanted = [Address(name) for name in (*stage.metrics.models, *read_whole(stage, assembly))]
     observe = [*dict.fromkeys(wanted), *([target] if target.path in batch or stage.metrics.explicit else [])]
     return wire(stage, assembly, batch, data_facts(loaders.train.dataset), observe=observe), batch
 
@@ -135,7 +135,8 @@ class StageRun:
         wiring, batch = wire_stage(stage, assembly, self.loaders, self.device)
         objective = wiring.objective
         try:
-            self.judged, teachers = self._judgeable(objective, batch)
+            loaders = self.loaders.by_role
+            self.judged, teachers = find_judged(self.config, stage, assembly, loaders, objective, batch)
             check_accumulation(stage, objective)
             for name in wiring.unreached:
                 if stage.find_unused:
@@ -185,6 +186,7 @@ class StageRun:
             started = time.perf_counter()
             self.progress.epoch_started(epoch)
             metrics = self._epoch(objective, trainer, epoch)
+            _check_finite(stage, epoch, metrics)
             lr = [group["lr"] for group in trainer.optimizer.param_groups]
             if trainer.scheduler is not None:
                 trainer.scheduler.epoch_ended(metrics)
@@ -220,50 +222,6 @@ class StageRun:
         with forked_generators(derive_seed(self.config.seed, "evaluate", split)):
             means = evaluate(objective, loader, judges, self.stage, self.device, self.progress, split)
         return metric_values(split, means, judges), judges
-
-    def _judgeable(self, objective: Any, batch: dict[str, Any]) -> tuple[list[str], list[str]]:
-        """Return which trained and which frozen models can be judged, looking at one evaluation pass."""
-        objective.eval()
-        with torch.no_grad(), forked_generators():
-            objective(batch)
-        observed = objective.observed
-        target = observed.get(self.stage.metrics.target)
-        classes = getattr(self.loaders.train.dataset, "num_classes", None)
-        judged: list[str] = []
-        frozen: list[str] = []
-        for name in dict.fromkeys((*self.stage.metrics.models, *_read_whole(self.stage, self.assembly))):
-            chosen = name in self.stage.metrics.models
-            try:
-                reason = check_judgeable(name, observed.get(Address(name)), target, self.stage.metrics, classes)
-            except KdcoreError as error:
-                raise at_place(error, self.config.models[name].place) from None
-            if reason is None:
-                (judged if chosen else frozen).append(name)
-            elif chosen and self.stage.metrics.explicit:
-                where = self.config.place("stages", self.stage.index, "metrics")
-                raise WiringError(f"metrics of {name!r}: {reason}", place=where, repair="name the labels with target:")
-        self._check_selected(judged)
-        return judged, frozen
-
-    def _check_selected(self, judged: list[str]) -> None:
-        """Raise WiringError before training if a metric that decides something will not be there."""
-        stage = self.stage
-        for key, chosen in (("best", stage.best), ("early_stop", stage.early_stop)):
-            if chosen is None:
-                continue
-            split, _, rest = chosen.metric.partition("/")
-            place = self.config.place("stages", stage.index, key, "metric")
-            if split == "val" and "val" not in self.loaders.by_role:
-                raise WiringError(
-                    f"{chosen.metric!r} needs validation data", place=place, repair="add data: val, or choose train/..."
-                )
-            model = rest.split("/")[0]
-            if "/" in rest and model != "losses" and model not in judged:
-                raise WiringError(
-                    f"{chosen.metric!r} cannot be computed: the output of {model!r} is not judged in this stage",
-                    place=place,
-                    repair=f"choose {split}/loss, or name the model under metrics:",
-                )
 
     def _test(self, objective: Any, batch: dict[str, Any], teachers: list[str]) -> list[dict[str, Any]]:
         models = [*self.judged, *teachers]
@@ -326,16 +284,17 @@ def save_initial(config: Config, assembly: Assembly, folder: RunFolder) -> None:
         save_tensors(assembly.models[name].state_dict(), folder.weights(INITIAL, name))
 
 
-def _read_whole(stage: StageConfig, assembly: Assembly) -> list[str]:
-    """Return the frozen models whose output a loss of the stage reads anyway."""
-    bound = [
-        each
-        for term in stage.terms
-        for item in term.inputs.values()
-        for each in (item if isinstance(item, list) else [item])
-    ]
-    names = dict.fromkeys(each.name for each in bound if each == Address(each.name))
-    return [name for name in names if name in assembly.models and name not in stage.train]
+def _check_finite(stage: StageConfig, epoch: int, metrics: dict[str, float]) -> None:
+    """Raise RunError once training has diverged: from there on every step is lost."""
+    if math.isfinite(metrics["train/loss"]):
+        return
+    terms = [name for name, value in metrics.items() if name.startswith("train/losses/") and not math.isfinite(value)]
+    raise RunError(
+        f"stage {stage.name!r} diverged in epoch {epoch}: train/loss is {metrics['train/loss']}"
+        + (f", and so {'is' if len(terms) == 1 else 'are'} {', '.join(terms)}" if terms else ""),
+        place=stage.place,
+        repair="lower the learning rate, set clip_grad_norm, or look for samples that are not finite",
+    )
 
 
 def _training_state(trainer: Trainer) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import nn
 from kdcore.config.config import AdapterConfig, Config, ModelConfig, Part, WeightsConfig
 from kdcore.contracts import Facts, set_up
 from kdcore.errors import KdcoreError, Place, WiringError
-from kdcore.pipeline.node import at_place, describe
+from kdcore.pipeline.node import at_place, describe, reason
 from kdcore.pipeline.randomness import derive_seed, forked_generators
 from kdcore.pipeline.weights import load_weights
 
@@ -53,7 +53,9 @@ class Assembly:
                 module = _made(config.part, config.name, config.place)
                 try:
                     set_up(module, facts)
-                except (ValueError, TypeError) as error:
+                except KdcoreError as error:
+                    raise at_place(error, config.place) from error
+                except Exception as error:  # an adapter may fail in any way; the cause is chained and named
                     raise _setup_failed(config.name, facts, error, config.place) from error
             self._load(config.name, module, config.weights)
             self.adapters[config.name] = module.to(self.device)
@@ -122,7 +124,7 @@ def _made(part: Part, name: str, place: Place) -> nn.Module:
 def _setup_failed(name: str, facts: Facts, error: Exception, place: Place) -> WiringError:
     shapes = ", ".join(f"{key}: {describe_facts(value)}" for key, value in facts.inputs.items())
     like = f", like: {describe_facts(facts.like)}" if facts.like else ""
-    return WiringError(f"{name!r} could not be set up for {shapes}{like}: {error}", place=place)
+    return WiringError(f"{name!r} could not be set up for {shapes}{like}: {reason(error)}", place=place)
 
 
 def describe_facts(value: object) -> str:

@@ -171,9 +171,10 @@ class Capture:
                     repair=f"say which call: @0 to @{count - 1}, or @-1 for the last",
                 )
             if address.call is not None and not -count <= address.call < count:
+                calls = f"calls are @0 to @{count - 1}, or @-1 for the last"
                 raise AddressError(
-                    f"{address}: the module {address.path!r} ran {count} times, there is no call {address.call}",
-                    repair=f"calls are @0 to @{count - 1}, or @-1 for the last",
+                    f"{address}: the module {address.path!r} ran {_times(count)}, there is no call {address.call}",
+                    repair=calls if count > 1 else "leave the call number out",
                 )
             if address.call is not None and address.call < -1:
                 slot.call = address.call + count
@@ -188,6 +189,10 @@ class Capture:
                 return None
             needed.add((watch, address.call or 0))
         return next((event for event in reversed(trace) if event in needed), None)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def find_module(root: nn.Module, address: Address) -> nn.Module:

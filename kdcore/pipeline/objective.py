@@ -15,7 +15,7 @@ from kdcore.address import Address
 from kdcore.errors import WiringError, suggestion
 from kdcore.pipeline.capture import strip_hooks
 from kdcore.pipeline.freeze import keep_frozen
-from kdcore.pipeline.node import Batch, Node, Reader
+from kdcore.pipeline.node import Batch, Node, Reader, reason
 from kdcore.pipeline.plan import Plan
 from kdcore.pipeline.term import Term
 
@@ -106,7 +106,7 @@ class Objective(nn.Module):
         try:
             plan.run(batch)
             values, logged = self._compute(batch, share)
-            total = self.balancer(values)
+            total = self._balance(values)
             if share is not None:
                 total = total * share.fraction
             self.observed = {address: _detached(read(batch)) for address, read in observers.items()}
@@ -130,6 +130,13 @@ class Objective(nn.Module):
                 values[f"{node.name}.{key}"] = loss
                 logged[f"{node.name}.{key}"] = loss.detach().float()
         return values, logged
+
+    def _balance(self, values: dict[str, Tensor]) -> Tensor:
+        try:
+            return self.balancer(values)  # type: ignore[no-any-return]
+        except Exception as error:  # a balancer may fail in any way; the cause is chained and named
+            what = f"the balancer failed on the terms {', '.join(values)}: {reason(error)}"
+            raise WiringError(what) from error
 
     def term_values(self, batch: Batch) -> dict[str, Tensor]:
         """Return every term with its graph, for looking at gradients term by term."""

@@ -14,8 +14,12 @@ from torch import Tensor, nn
 
 from kdcore.config.config import WeightsConfig
 from kdcore.errors import Place, WeightsError, suggestion
+from kdcore.pipeline.node import describe
+
+AS_BUILT = "as_built"
 
 _SHOWN = 5
+_SUFFIXES = (".safetensors", ".pt", ".pth")
 
 
 def load_weights(name: str, module: nn.Module, config: WeightsConfig) -> str:
@@ -34,8 +38,14 @@ def load_weights(name: str, module: nn.Module, config: WeightsConfig) -> str:
         for key in own.keys() & state.keys()
         if isinstance(own[key], Tensor) and state[key].shape != own[key].shape
     ]
+    # Packed weights (int8, complex) would be cast without a word, and mean something else.
+    kinds = [
+        f"{key} is {describe(state[key])} in the file and {describe(own[key])} in the model"
+        for key in sorted(own.keys() & state.keys())
+        if isinstance(own[key], Tensor) and _sort(state[key]) != _sort(own[key])
+    ]
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    misfits = [*sorted(shapes)]
+    misfits = [*sorted(shapes), *kinds]
     if config.strict or len(missing) == len(own):
         misfits += [f"missing in the file: {_listed(missing)}"] if missing else []
         misfits += [f"unknown to the model: {_listed(unexpected)}"] if unexpected else []
@@ -60,12 +70,13 @@ def load_state(module: nn.Module, file: Path, place: Place = Place()) -> None:
 def read_tensors(file: Path, place: Place) -> dict[str, Any]:
     """Read a .safetensors file, or any other with torch's weights_only reader."""
     if not file.is_file():
-        folder = file.parent if file.parent.is_dir() else Path()
-        there = [each.name for each in folder.iterdir() if each.suffix in (".safetensors", ".pt", ".pth")]
+        folder = file if file.is_dir() else file.parent if file.parent.is_dir() else Path()
+        there = [each.name for each in folder.iterdir() if each.suffix in _SUFFIXES and each.is_file()]
+        what = f"{str(file)!r} is a folder" if file.is_dir() else f"there is no weights file {str(file)!r}"
         raise WeightsError(
-            f"there is no weights file {str(file)!r} (looked for {str(file.absolute())!r})",
+            f"{what} (looked for {str(file.absolute())!r})",
             place=place,
-            repair=suggestion(file.name, there, noun=f"weights in {str(folder)!r}"),
+            repair=suggestion(file.name, [*there, AS_BUILT], noun=f"weights in {str(folder)!r}"),
         )
     try:
         if file.suffix == ".safetensors":
@@ -96,16 +107,17 @@ def read_tensors(file: Path, place: Place) -> dict[str, Any]:
 def _named_tensors(loaded: dict[str, Any], config: WeightsConfig) -> dict[str, Tensor]:
     state: Any = loaded
     for key in (config.key or "").split(".") if config.key else ():
-        if not isinstance(state, Mapping) or key not in state:
-            known = list(state) if isinstance(state, Mapping) else []
+        if not isinstance(state, Mapping) or key not in state or not isinstance(state[key], Mapping):
+            known = [each for each, item in state.items() if isinstance(item, Mapping)]
             raise WeightsError(
-                f"{config.file!r} has no entry {config.key!r}",
+                f"{config.file!r} has no entry {config.key!r} that holds named tensors",
                 place=config.place,
                 repair=suggestion(key, map(str, known), noun="entries"),
             )
         state = state[key]
     prefix = config.strip_prefix or ""
-    tensors = {key.removeprefix(prefix): value for key, value in state.items() if isinstance(value, Tensor)}
+    named = {key: value for key, value in state.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    tensors = {key.removeprefix(prefix): value for key, value in named.items()}
     if not tensors:
         nested = [key for key, value in state.items() if isinstance(value, Mapping)]
         raise WeightsError(
@@ -114,6 +126,10 @@ def _named_tensors(loaded: dict[str, Any], config: WeightsConfig) -> dict[str, T
             repair=f"name the entry that holds them: weights: {{file: ..., key: {nested[0]}}}" if nested else "",
         )
     return tensors
+
+
+def _sort(tensor: Tensor) -> str:
+    return "complex" if tensor.is_complex() else "real" if tensor.is_floating_point() else "whole"
 
 
 def _remedy(missing: list[str], unexpected: list[str], shapes: list[str]) -> str:

@@ -4,19 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from kdcore.address import Address
-from kdcore.config.config import AdapterConfig, ModelConfig, StageConfig
+from kdcore.config.config import AdapterConfig, ModelConfig, Part, StageConfig
 from kdcore.config.stages import term_addresses
 from kdcore.contracts import Facts, TensorFacts, set_up
 from kdcore.errors import AddressError, KdcoreError, Place, WiringError
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.capture import Event
 from kdcore.pipeline.freeze import freeze, freeze_parts
-from kdcore.pipeline.node import Batch, Node, Reader, at_place, failed_call, list_reader, make_readers
+from kdcore.pipeline.node import (
+    Batch,
+    Node,
+    Reader,
+    at_place,
+    describe,
+    failed_call,
+    list_reader,
+    make_readers,
+    reason,
+)
 from kdcore.pipeline.objective import Objective
 from kdcore.pipeline.plan import make_plan
 from kdcore.pipeline.probe import Keeper, undone
@@ -99,7 +110,11 @@ class _Wirer:
         self._check_adapters_frozen()
         frozen_parts = self._freeze_patterns()
         with torch.enable_grad():
-            values = {term.name: term.compute(self.batch).mean for term in terms}
+            computed = [(term, term.compute(self.batch)) for term in terms]
+        trains = f"stage {self.stage.name!r} trains ({', '.join(self.stage.train)})"
+        for term, value in computed:
+            term.check(self.batch, value, trains)
+        values = {term.name: value.mean for term, value in computed}
         returned = self._returned_losses()
         balancer = self._make_balancer(dict.fromkeys(returned))
         addresses = [address for address, _ in placed]
@@ -168,7 +183,7 @@ class _Wirer:
                 self.assembly.models[name],
                 args=config.args,
                 kwargs=config.kwargs,
-                extractor=config.output.build(),
+                extractor=_made(config.output, config.place),
                 frozen=name not in self.stage.train,
                 clone_captures=config.clone_captures,
                 place=config.place,
@@ -233,7 +248,9 @@ class _Wirer:
         try:
             with torch.enable_grad():
                 node.run(self.batch)
-        except (ValueError, TypeError, RuntimeError, IndexError, KeyError, AttributeError, KdcoreError) as error:
+        except AddressError as error:
+            raise at_place(error, self._place_of(error, node)) from None
+        except Exception as error:  # a model may fail in any way; the cause is chained and named
             raise failed_call(node, self.batch, error) from error
         finally:
             capture.trace = None
@@ -246,6 +263,8 @@ class _Wirer:
 
     def _place_of(self, error: AddressError, node: Node) -> Place:
         text = error.problem.what.split(": ")[0]
+        if any(str(address) == text for address in node.addresses()):
+            return node.place
         for term in self.stage.terms:
             if any(str(address) == text for address in term_addresses(term)):
                 return term.place
@@ -268,10 +287,10 @@ class _Wirer:
                 term = Term(config, loss, readers)
                 try:
                     set_up(loss, term.facts(self.batch, self.facts))
-                except AddressError as error:
+                except KdcoreError as error:
                     raise at_place(error, config.place) from None
-                except (ValueError, TypeError) as error:
-                    what = f"term {config.name!r} ({config.loss.registered}) could not be set up: {error}"
+                except Exception as error:  # a loss may fail in any way; the cause is chained and named
+                    what = f"term {config.name!r} ({config.loss.registered}) could not be set up: {reason(error)}"
                     raise WiringError(what, place=config.place) from error
             loss.to(self.assembly.device)
             _check_dimensions(f"term {config.name!r}", loss, config.place)
@@ -294,8 +313,10 @@ class _Wirer:
         try:
             balancer = part.build(terms={**weights, **returned})
             set_up(balancer, self.facts)
-        except (ValueError, TypeError, KeyError) as error:
-            raise WiringError(f"{part.registered}: {error}", place=part.place) from error
+        except KdcoreError as error:
+            raise at_place(error, part.place) from None
+        except Exception as error:  # a balancer may fail in any way; the cause is chained and named
+            raise WiringError(f"{part.registered}: {reason(error)}", place=part.place) from error
         if not isinstance(balancer, nn.Module):
             raise WiringError(f"{part.registered} made a {type(balancer).__name__}, not an nn.Module", place=part.place)
         balancer.to(self.assembly.device)
@@ -305,17 +326,32 @@ class _Wirer:
         return balancer
 
     def _probe_backward(self, objective: Objective, values: Mapping[str, Tensor]) -> Tensor:
-        with torch.enable_grad():
-            total = objective.balancer(dict(values))
+        part = self.stage.balancer
+        try:
+            with torch.enable_grad():
+                total = objective.balancer(dict(values))
+        except Exception as error:  # a balancer may fail in any way; the cause is chained and named
+            what = f"{part.registered} failed on the terms {', '.join(values)}: {reason(error)}"
+            raise WiringError(what, place=part.place) from error
         if not isinstance(total, Tensor) or total.dim() > 0:
-            raise WiringError(f"{self.stage.balancer.registered} must return a scalar", place=self.stage.balancer.place)
+            what = f"{part.registered} must return a scalar, found {describe(total)}"
+            raise WiringError(what, place=part.place)
         if not total.requires_grad:
             raise WiringError(
                 f"no term of stage {self.stage.name!r} depends on what it trains ({', '.join(self.stage.train)})",
                 place=self.stage.place,
                 repair="bind a loss's input to it; the teacher's side of a loss is detached",
             )
-        total.backward()  # type: ignore[no-untyped-call]
+        try:
+            total.backward()  # type: ignore[no-untyped-call]
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise WiringError(
+                f"the backward pass of stage {self.stage.name!r} failed: {reason(error)}",
+                place=self.stage.place,
+                repair="look for a loss or adapter that changes its inputs in place",
+            ) from error
         return total
 
     def _unreached(self, objective: Objective) -> list[str]:
@@ -340,6 +376,15 @@ class _Wirer:
             for name in unreached:
                 trainable[name].requires_grad_(False)
         return unreached
+
+
+def _made(part: Part, place: Place) -> Any:
+    try:
+        return part.build()
+    except KdcoreError as error:
+        raise at_place(error, place) from error
+    except Exception as error:  # a factory may fail in any way; the cause is chained and named
+        raise WiringError(f"{part.registered} could not be built: {reason(error)}", place=place) from error
 
 
 def _fed_by(config: ModelConfig | AdapterConfig) -> list[Address]:

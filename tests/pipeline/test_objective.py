@@ -254,7 +254,7 @@ def test_captures_are_cleared_after_each_step_even_after_an_error() -> None:
     built = objective(one_stage(HINT + ""), models)
     built(make_batch())
     bad = {**make_batch(), "input": torch.randn(6, 4)}
-    with pytest.raises(RuntimeError):
+    with pytest.raises(WiringError, match=r"'teacher' \(Net\) failed in its forward on batch:input"):
         built(bad)
     for node in built._nodes.values():
         assert all(not isinstance(slot.value, torch.Tensor) for slot in node.capture.slots.values())
@@ -271,7 +271,7 @@ def test_export_gives_the_plain_student_back() -> None:
     assert all(parameter.requires_grad for parameter in exported.parameters())
     Net().load_state_dict(exported.state_dict())
     assert built(make_batch()).total.requires_grad
-    with pytest.raises(WiringError, match="no model 'studnt'(.|\n)*did you mean 'student'"):
+    with pytest.raises(WiringError, match=r"no model 'studnt'(.|\n)*did you mean 'student'"):
         built.export_student("studnt")
 
 

@@ -77,7 +77,7 @@ def test_a_nested_state_dict_is_found_by_key(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "state": model().state_dict()}, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="key: state"):
         load(tmp_path / "w.pt")
-    with pytest.raises(WeightsError, match="no entry 'stat'(.|\n)*did you mean 'state'"):
+    with pytest.raises(WeightsError, match=r"no entry 'stat'(.|\n)*did you mean 'state'"):
         load(tmp_path / "w.pt", key="stat")
     assert "7 of 7" in load(tmp_path / "w.pt", key="state")
 
