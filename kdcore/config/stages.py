@@ -200,7 +200,7 @@ class StageChecker:
                 chosen[role] = name
             elif not self.external:
                 where = (*path, "data", role) if role in node else path
-                repair = suggestion(name, self.data, noun="entries of data:")
+                repair = suggestion(name, self.data, noun="entries of data")
                 self.checker.problem(f"there is no entry {name!r} under data:", where, repair)
         return chosen
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
 from kdcore.config.config import DataConfig
-from kdcore.errors import DataError, KdcoreError, Place
+from kdcore.errors import DataError, KdcoreError
 from kdcore.pipeline.node import at_place, describe, reason
 from kdcore.pipeline.randomness import derive_seed, forked_generators
 
@@ -97,12 +97,12 @@ class Collate:
 class EpochSampler(Sampler[int]):
     """The order of samples as a function of (seed, epoch)."""
 
-    def __init__(self, kind: str, length: int, seed: int, *, weights: Tensor | None = None) -> None:
+    def __init__(self, kind: str, length: int, seed: int, targets: Any = None) -> None:
         self.kind = kind
         self.length = length
         self.seed = seed
         self.epoch = 0
-        self._weights = weights
+        self._weights = _class_weights(targets, length) if kind == "balanced" else None
 
     def __len__(self) -> int:
         return self.length
@@ -129,10 +129,11 @@ class Loader:
         self.dataset = dataset
         self.rows_per_sample = int(getattr(self.dataset, "rows_per_sample", 1))
         self._indexed = IndexedDataset(self.dataset, config.name, derive_seed(seed, "samples", stage))
-        weights = _class_weights(self.dataset, config.place) if config.sampler == "balanced" else None
-        self._sampler = EpochSampler(
-            config.sampler, len(self.dataset), derive_seed(seed, "data", stage), weights=weights
-        )
+        targets = getattr(self.dataset, "targets", None)
+        try:
+            self._sampler = EpochSampler(config.sampler, len(self.dataset), derive_seed(seed, "data", stage), targets)
+        except KdcoreError as error:
+            raise at_place(error, config.place) from error
         self._generator = torch.Generator()
         workers = config.num_workers
         self._collate = Collate(self.dataset, config.name)
@@ -168,7 +169,7 @@ class Loader:
         batches: Iterator[Any] | None = None
         while True:
             try:
-                batches = batches or iter(self._loader)
+                batches = iter(self._loader) if batches is None else batches
                 batch = next(batches)
             except StopIteration:
                 return
@@ -242,16 +243,17 @@ def _portable(error: KdcoreError) -> KdcoreError:
     return error
 
 
-def _class_weights(dataset: Any, place: Place) -> Tensor:
-    targets = getattr(dataset, "targets", None)
+def _class_weights(targets: Any, length: int) -> Tensor:
     try:
         labels = torch.as_tensor(targets)
         weights: Tensor = 1.0 / torch.bincount(labels).clamp(min=1).double()[labels]
     except (TypeError, ValueError, RuntimeError) as error:
-        found = "none" if targets is None else reason(error)
-        what = f"sampler: balanced needs a data set with targets, whole numbers from 0 by sample: {found}"
-        raise DataError(what, place=place, repair="use sampler: shuffle") from error
-    if len(weights) != len(dataset):
-        what = f"sampler: balanced needs a target for each of {len(dataset)} samples, found {len(weights)}"
-        raise DataError(what, place=place, repair="use sampler: shuffle")
+        found = "it has none" if targets is None else reason(error)
+        raise DataError(
+            f"sampler: balanced needs a data set with targets, whole numbers from 0 by sample; {found}",
+            repair="use sampler: shuffle",
+        ) from error
+    if len(weights) != length:
+        what = f"sampler: balanced needs a target for each of {length} samples, found {len(weights)}"
+        raise DataError(what, repair="use sampler: shuffle")
     return weights

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -23,9 +24,28 @@ def choose_device(name: str, place: Place = Place()) -> torch.device:
         known = ["auto", "cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
         reason = str(error).split("\n")[0]
         raise RunError(
-            f"device {name!r} cannot be used: {reason}", place=place, repair=suggestion(name, known)
+            f"device {name!r} cannot be used: {reason}", place=place, repair=suggestion(name, known, noun="devices")
         ) from error
     return device
+
+
+@contextlib.contextmanager
+def device_errors() -> Iterator[None]:
+    """Say in our words what a device refuses: memory it has not, and an index that only it has seen."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"out of memory: {str(error).split(' GPU ')[0].strip()}",
+            repair="lower batch_size (accumulate: keeps the step as large), or write precision: bfloat16",
+        ) from error
+    except RuntimeError as error:
+        if "device-side assert" not in str(error):
+            raise
+        raise RunError(
+            "the device met an index out of range, for example a label without a class or a token without a row",
+            repair="run with --set device=cpu to see where; the device cannot say",
+        ) from error
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kdcore.config.config import Config, StageConfig
 from kdcore.engine.data import Datasets
-from kdcore.engine.device import choose_device
+from kdcore.engine.device import choose_device, device_errors
 from kdcore.engine.judged import find_judged
 from kdcore.engine.optimizers import build_optimizer
 from kdcore.engine.schedulers import build_scheduler
@@ -50,7 +50,7 @@ def dry_run(config: Config, *, console: Console | None = None) -> list[StageRepo
     """Build everything, push one batch through every stage and report; raises what a run would raise."""
     device = choose_device(config.device, config.place("device"))
     datasets = Datasets(config.data)
-    with forked_generators():
+    with forked_generators(), device_errors():
         assembly = Assembly.build(config, device)
         reports = []
         for text in assembly.loaded.values():

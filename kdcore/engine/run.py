@@ -9,7 +9,7 @@ from typing import Any
 
 from kdcore.config.config import Config
 from kdcore.engine.data import Datasets
-from kdcore.engine.device import choose_device
+from kdcore.engine.device import choose_device, device_errors
 from kdcore.engine.dry_run import rehearse
 from kdcore.engine.environment import describe_environment
 from kdcore.engine.folder import RunFolder
@@ -35,7 +35,7 @@ def run(
         KdcoreError: something about the config, data, weights or machine stops the run; the folder
             keeps what was done until then.
     """
-    with progress or make_progress(quiet=quiet) as shown:
+    with progress or make_progress(quiet=quiet) as shown, device_errors():
         return _Run(config, shown, registry or installed()).execute()
 
 

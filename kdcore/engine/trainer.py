@@ -16,9 +16,12 @@ from kdcore.engine.device import to_device
 from kdcore.engine.metrics import TOTAL, Judge, Mean
 from kdcore.engine.progress import Progress
 from kdcore.engine.schedulers import Stepper
-from kdcore.errors import WiringError
+from kdcore.errors import KdcoreError, WiringError
+from kdcore.pipeline.node import at_place
 from kdcore.pipeline.objective import Objective, Share, autocast
 from kdcore.pipeline.term import nonzero
+
+_SHOWN = 8
 
 
 class Trainer:
@@ -64,8 +67,11 @@ class Trainer:
     def _train(self, window: Sequence[Sample], judges: dict[str, Judge]) -> None:
         for batch, share in self._shares(window):
             moved = to_device(batch, self.device)
-            with autocast(self.device, self.stage.precision):
-                out = self.objective(moved, share)
+            try:
+                with autocast(self.device, self.stage.precision):
+                    out = self.objective(moved, share)
+            except KdcoreError as error:
+                raise _with_samples(error, batch, self.loader, self.stage) from error
             out.total.backward()
             total = out.total.detach() if share is None else out.total.detach() / share.fraction
             self.mean.add({TOTAL: total, **out.terms}, len(batch["index"]), self.objective.counts)
@@ -119,8 +125,11 @@ def evaluate(
     progress.evaluating(split, len(loader))
     with torch.no_grad():
         for batch in loader.epoch(0):
-            with autocast(device, stage.precision):
-                out = objective(to_device(batch, device))
+            try:
+                with autocast(device, stage.precision):
+                    out = objective(to_device(batch, device))
+            except KdcoreError as error:
+                raise _with_samples(error, batch, loader, stage) from error
             mean.add({TOTAL: out.total, **out.terms}, len(batch["index"]), objective.counts)
             judge(judges, objective, stage.metrics.target)
             progress.evaluated_batch()
@@ -137,6 +146,15 @@ def check_accumulation(stage: StageConfig, objective: Objective) -> None:
                 place=term.config.place,
                 repair="write accumulate: 1, or let the loss define count(**inputs) from labels and masks",
             )
+
+
+def _with_samples(error: KdcoreError, batch: Sample, loader: Loader, stage: StageConfig) -> KdcoreError:
+    """Return the same error, saying which samples met it: the first batch of the stage did not."""
+    problem = error.problem
+    indices = batch["index"].tolist()
+    shown = ", ".join(map(str, indices[:_SHOWN])) + (f", ... ({len(indices)} in all)" if len(indices) > _SHOWN else "")
+    what = f"{problem.what} (on samples {shown} of data {loader.config.name!r})"
+    return at_place(type(error)(what, place=problem.place, repair=problem.repair), stage.place)
 
 
 def _windows(batches: Iterator[Sample], size: int) -> Iterator[list[Any]]:
