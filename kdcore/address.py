@@ -80,7 +80,7 @@ class Address:
 
 
 def _error(text: str, why: str) -> AddressError:
-    return AddressError(f"{text!r} is not an address: {why}", repair=f"the grammar is {GRAMMAR}")
+    return AddressError(None, f"{text!r} is not an address: {why}", repair=f"the grammar is {GRAMMAR}")
 
 
 def _check_path(text: str, path: str) -> None:

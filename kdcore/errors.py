@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import copyreg
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,24 @@ class KdcoreError(Exception):
         self.problem = Problem(what, place, repair)
         super().__init__(str(self.problem))
 
+    def at(self, place: Place) -> Self:
+        """Return the same error with the place in the config that it is about, unless it has one."""
+        return self if str(self.problem.place) else self._with(replace(self.problem, place=place))
+
+    def adding(self, circumstance: str) -> Self:
+        """Return the same error with more said about what happened."""
+        return self._with(replace(self.problem, what=f"{self.problem.what} ({circumstance})"))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by way of __init__, whose arguments differ from class to class: errors are copied and cross processes.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+
+    def _with(self, problem: Problem) -> Self:
+        twin = copy.copy(self)
+        twin.problem = problem
+        twin.args = (str(problem),)
+        return twin
+
 
 class ConfigError(KdcoreError):
     """Everything that is wrong with a config, found in one pass."""
@@ -59,6 +80,10 @@ class PluginError(KdcoreError):
 
 class AddressError(KdcoreError):
     """An address does not follow the grammar, or names something that does not exist."""
+
+    def __init__(self, address: object, what: str, *, place: Place = Place(), repair: str = "") -> None:
+        self.address = "" if address is None else str(address)
+        super().__init__(f"{address}: {what}" if self.address else what, place=place, repair=repair)
 
 
 class WiringError(KdcoreError):

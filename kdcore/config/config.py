@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,12 @@ class Constant:
 
 
 Argument = Address | Constant
+
+
+def addresses_in(bound: Iterable[Argument | Binding]) -> list[Address]:
+    """Return every address in a list of bindings, constants left out."""
+    flat = [each for item in bound for each in (item if isinstance(item, list) else [item])]
+    return [each for each in flat if isinstance(each, Address)]
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,8 @@ def _check(source: Source, plugins: Registry, external_models: Iterable[str] | N
     checked_data = check_data(checker, _mapping(data, "data"))
     checked_models = check_models(checker, models, external=external)
     checked_adapters = check_adapters(checker, adapters, models)
-    check_cycles(checker, checked_models, checked_adapters)
-    stage_checker = StageChecker(checker, checked_data, frozenset(models), external=external)
+    feeds = check_cycles(checker, checked_models, checked_adapters)
+    stage_checker = StageChecker(checker, _mapping(data, "data"), frozenset(models), feeds, external=external)
     nodes = data.get("stages")
     stages = [stage_checker.check(node, index) for index, node in enumerate(nodes if isinstance(nodes, list) else [])]
     problems += checker.problems

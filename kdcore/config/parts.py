@@ -98,19 +98,28 @@ def check_adapters(checker: Checker, adapters: dict[str, Any], models: Mapping[s
     return checked
 
 
-def check_cycles(checker: Checker, models: Mapping[str, ModelConfig], adapters: Mapping[str, AdapterConfig]) -> None:
-    """Report models and adapters that wait for each other's outputs."""
-    needs = {name: {arg.name for arg in model_addresses(model)} for name, model in models.items()}
+def check_cycles(
+    checker: Checker, models: Mapping[str, ModelConfig], adapters: Mapping[str, AdapterConfig]
+) -> dict[str, set[str]]:
+    """Report models and adapters that wait for each other's outputs; returns whose outputs each is fed by."""
+    feeds = {name: {arg.name for arg in model_addresses(model)} for name, model in models.items()}
     for name, adapter in adapters.items():
         bound = [each for item in adapter.inputs.values() for each in (item if isinstance(item, list) else [item])]
-        needs[name] = {address.name for address in bound}
+        feeds[name] = {address.name for address in bound}
+    # `like` feeds nothing, but its shape must be known first.
+    likes = {name: {adapter.like.name} for name, adapter in adapters.items() if adapter.like is not None}
+    needs = {name: fed | likes.get(name, set()) for name, fed in feeds.items()}
     settled = {"batch"}
     while ready := {name for name, roots in needs.items() if name not in settled and roots & needs.keys() <= settled}:
         settled |= ready
     waiting = sorted(needs.keys() - settled)
     if waiting:
         path: Path = ("adapters" if waiting[0] in adapters else "models", waiting[0])
-        checker.problem(f"these wait for each other's outputs: {', '.join(waiting)}", path, "break the cycle")
+        what = f"these wait for each other's outputs: {', '.join(waiting)}"
+        if len(waiting) == 1:
+            what = f"{waiting[0]!r} waits for its own output"
+        checker.problem(what, path, "break the cycle")
+    return feeds
 
 
 def model_addresses(model: ModelConfig) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from kdcore.address import Address, What
@@ -11,7 +11,6 @@ from kdcore.config.checker import Checker, expand
 from kdcore.config.config import (
     BestConfig,
     Binding,
-    DataConfig,
     EarlyStopConfig,
     MetricsConfig,
     Part,
@@ -27,14 +26,24 @@ INITIAL = "initial"
 
 
 class StageChecker:
-    """Checks one stage after the other; a later stage may refer to an earlier one."""
+    """Checks one stage after the other; a later stage may refer to an earlier one.
+
+    `data` and `models` are names, `feeds` says whose outputs each model and adapter is fed by.
+    """
 
     def __init__(
-        self, checker: Checker, data: Mapping[str, DataConfig], models: frozenset[str], *, external: bool
+        self,
+        checker: Checker,
+        data: Collection[str],
+        models: frozenset[str],
+        feeds: Mapping[str, set[str]],
+        *,
+        external: bool,
     ) -> None:
         self.checker = checker
         self.data = data
         self.models = models
+        self.feeds = feeds
         self.external = external
         self.earlier: dict[str, tuple[str, ...]] = {}
 
@@ -49,13 +58,19 @@ class StageChecker:
                 "another stage has this name" if name in self.earlier else "'initial' names the weights before training"
             )
             self.checker.problem(f"stage name {name!r}: {why}", (*path, "name"), "rename the stage")
+        before = len(self.checker.problems)
         train = self._train(node.get("train"), path)
         terms = self._terms(node, path)
+        sound = bool(train) and len(self.checker.problems) == before
         balancer = self.checker.part(Kind.BALANCER, expand(node, "balancer"), (*path, "balancer"))
         if balancer is not None:
             weights = {term.name: term.weight for term in terms}
             self.checker.component_check(balancer, CheckContext(weights, model_terms=True), (*path, "balancer"))
         metrics = self._metrics(node.get("metrics"), train, terms, path)
+        data = self._data(node.get("data"), path)
+        if sound:
+            self._check_idle(node.get("name"), train, terms, metrics, path)
+        self._check_selected(node, self._leaves(node, terms, metrics, sound=sound), data, path)
         stage = balancer and StageConfig(
             name=str(name),
             title=node.get("title") or str(name),
@@ -69,15 +84,15 @@ class StageChecker:
             steps_per_epoch=node.get("steps_per_epoch"),
             freeze=tuple(node.get("freeze") or ()),
             start=self._start(node.get("start"), path),
-            data=self._data(node.get("data"), path),
+            data=data,
             optimizer=self._training(node, "optimizer", check_optimizer, path),
-            scheduler=self._scheduler(node, terms, metrics, path),
+            scheduler=self._training(node, "scheduler", check_scheduler, path),
             clip_grad_norm=node.get("clip_grad_norm"),
             accumulate=node.get("accumulate", 1),
             precision=node.get("precision", "float32"),
             find_unused=node.get("find_unused", False),
-            best=self._best(node.get("best"), terms, metrics, path),
-            early_stop=self._early_stop(node.get("early_stop"), terms, metrics, path),
+            best=_best(node.get("best")),
+            early_stop=_early_stop(node.get("early_stop")),
         )
         self._need(node, path)
         self.earlier[str(name)] = train
@@ -97,6 +112,21 @@ class StageChecker:
                 repair = suggestion(name, self.checker.names, noun="models and adapters")
                 self.checker.problem(f"there is no model or adapter {name!r} to train", (*path, "train", index), repair)
         return tuple(names)
+
+    def _check_idle(
+        self, stage: Any, train: tuple[str, ...], terms: tuple[TermConfig, ...], metrics: MetricsConfig, path: Path
+    ) -> None:
+        """Report what is trained though no loss looks at it."""
+        reached = {address.name for term in terms for address in term_addresses(term)} | {*metrics.models}
+        while more := {fed for name in reached for fed in self.feeds.get(name, ())} - reached:
+            reached |= more
+        for index, name in enumerate(train):
+            if name not in reached:
+                self.checker.problem(
+                    f"stage {stage!r} trains {name!r}, but no loss looks at it",
+                    (*path, "train", index),
+                    "bind a loss's input to it, or take it out of train:",
+                )
 
     def _terms(self, node: dict[str, Any], path: Path) -> tuple[TermConfig, ...]:
         losses = node.get("losses")
@@ -212,39 +242,32 @@ class StageChecker:
         node[key] = checked
         return dict(checked)
 
-    def _scheduler(
-        self, node: dict[str, Any], terms: tuple[TermConfig, ...], metrics: MetricsConfig, path: Path
-    ) -> dict[str, Any] | None:
-        scheduler = self._training(node, "scheduler", check_scheduler, path)
-        params = (scheduler or {}).get("params")
-        if isinstance(params, dict) and isinstance(params.get("monitor"), str):
-            self._metric(params["monitor"], terms, metrics, (*path, "scheduler", "params", "monitor"))
-        return scheduler
+    def _leaves(
+        self, node: dict[str, Any], terms: tuple[TermConfig, ...], metrics: MetricsConfig, *, sound: bool
+    ) -> list[str]:
+        """Return the stage's metrics without their split; those that may be meant, where part of the stage is wrong."""
+        losses = [term.name for term in terms] if sound else node.get("losses")
+        models = metrics.models if sound else self.models
+        judged = [f"{model}/{metric_name(kind)}" for model in models for kind in metrics.kinds]
+        return ["loss", *(f"losses/{name}" for name in (losses if isinstance(losses, (list, dict)) else ())), *judged]
 
-    def _best(self, node: Any, terms: tuple[TermConfig, ...], metrics: MetricsConfig, path: Path) -> BestConfig | None:
-        if not isinstance(node, dict):
-            return None
-        metric = self._metric(node.get("metric"), terms, metrics, (*path, "best", "metric"))
-        return BestConfig(metric, node.get("mode") or _mode(metric))
-
-    def _early_stop(
-        self, node: Any, terms: tuple[TermConfig, ...], metrics: MetricsConfig, path: Path
-    ) -> EarlyStopConfig | None:
-        if not isinstance(node, dict):
-            return None
-        metric = self._metric(node.get("metric"), terms, metrics, (*path, "early_stop", "metric"))
-        mode = node.get("mode") or _mode(metric)
-        return EarlyStopConfig(metric, mode, node.get("patience", 1), node.get("min_delta", 0.0))
-
-    def _metric(self, name: Any, terms: tuple[TermConfig, ...], metrics: MetricsConfig, path: Path) -> str:
-        judged = [f"{model}/{metric_name(kind)}" for model in metrics.models for kind in metrics.kinds]
-        leaves = ["loss", *(f"losses/{term.name}" for term in terms), *judged]
-        known = [f"{split}/{leaf}" for split in ("val", "train") for leaf in leaves]
-        if isinstance(name, str) and name.startswith("test/"):
-            self.checker.problem(f"{name!r} would select on the test split", path, "choose a metric of val/")
-        elif isinstance(name, str) and name not in known and not _model_term(name):
-            self.checker.problem(f"this stage has no metric {name!r}", path, suggestion(name, known, noun="metrics"))
-        return str(name)
+    def _check_selected(self, node: dict[str, Any], leaves: list[str], data: Mapping[str, str], path: Path) -> None:
+        """Check the metrics that decide something: they must be of this stage, and not of the test split."""
+        has_val = self.external or "val" in data
+        known = [f"{split}/{leaf}" for split in (("val", "train") if has_val else ("train",)) for leaf in leaves]
+        for keys in (("best", "metric"), ("early_stop", "metric"), ("scheduler", "params", "monitor")):
+            name: Any = node
+            for key in keys:
+                name = name.get(key) if isinstance(name, dict) else None
+            if not isinstance(name, str) or name in known or _model_term(name):
+                continue
+            what, repair = f"this stage has no metric {name!r}", suggestion(name, known, noun="metrics")
+            if name.startswith("test/"):
+                what, repair = f"{name!r} would select on the test split", "choose a metric of val/"
+            elif name.startswith("val/") and not has_val:
+                what = f"{name!r} needs validation data"
+                repair = "add an entry val to data:, or choose a metric of train/"
+            self.checker.problem(what, (*path, *keys), repair)
 
 
 def term_addresses(term: TermConfig) -> list[Address]:
@@ -263,6 +286,22 @@ def _is_output(address: Address) -> bool:
 
 def _model_term(name: str) -> bool:
     return "/losses/" in name and "." in name.rpartition("/")[2]
+
+
+def _best(node: Any) -> BestConfig | None:
+    if not isinstance(node, dict):
+        return None
+    metric = str(node.get("metric"))
+    return BestConfig(metric, node.get("mode") or _mode(metric))
+
+
+def _early_stop(node: Any) -> EarlyStopConfig | None:
+    if not isinstance(node, dict):
+        return None
+    metric = str(node.get("metric"))
+    return EarlyStopConfig(
+        metric, node.get("mode") or _mode(metric), node.get("patience", 1), node.get("min_delta", 0.0)
+    )
 
 
 def _mode(metric: str) -> str:

@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 
 from kdcore.config.config import DataConfig
 from kdcore.errors import DataError, KdcoreError
-from kdcore.pipeline.node import at_place, describe, reason
-from kdcore.pipeline.randomness import derive_seed, forked_generators
+from kdcore.pipeline.node import describe, reason
+from kdcore.pipeline.randomness import derive_seed, kept_generators, seed_generators
 
 Sample = dict[str, Any]
 
@@ -41,13 +41,25 @@ class IndexedDataset(Dataset[tuple[int, Sample | KdcoreError]]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[int, Sample | KdcoreError]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[int, Sample | KdcoreError]]:
+        """Return the samples of a batch."""
+        if not self.random:
+            return [(index, self._sample_or_error(index)) for index in indices]
+        samples = []
+        epoch = int(self.epoch)
+        with kept_generators():
+            for index in indices:
+                seed_generators(derive_seed(self.seed, self.name, epoch, index))
+                samples.append((index, self._sample_or_error(index)))
+        return samples
+
+    def _sample_or_error(self, index: int) -> Sample | KdcoreError:
         try:
-            if not self.random:
-                return index, self._sample(index)
-            with forked_generators(derive_seed(self.seed, self.name, int(self.epoch), index)):
-                return index, self._sample(index)
+            return self._sample(index)
         except KdcoreError as error:
-            return index, _portable(error)
+            return _portable(error)
 
     def _sample(self, index: int) -> Sample:
         try:
@@ -65,11 +77,16 @@ class IndexedDataset(Dataset[tuple[int, Sample | KdcoreError]]):
 
 
 class Collate:
-    """Makes a batch of indexed samples; `batch["index"]` holds the indices."""
+    """Makes a batch of indexed samples; `batch["index"]` holds the indices.
 
-    def __init__(self, dataset: Any, name: str) -> None:
-        self.collate: Callable[[list[Sample]], Any] = getattr(dataset, "collate", default_collate)
-        self.name = name
+    A data set's own collate draws its randomness from (seed, epoch, first index of the batch).
+    """
+
+    def __init__(self, indexed: IndexedDataset) -> None:
+        self.indexed = indexed
+        self.own = hasattr(indexed.dataset, "collate")
+        self.collate: Callable[[list[Sample]], Any] = getattr(indexed.dataset, "collate", default_collate)
+        self.name = indexed.name
 
     def __call__(self, indexed: Sequence[tuple[int, Sample | KdcoreError]]) -> Sample | KdcoreError:
         """Collate and add the indices; returns the error, if there is one."""
@@ -78,7 +95,7 @@ class Collate:
             return next(sample for _, sample in indexed if isinstance(sample, KdcoreError))
         indices = [index for index, _ in indexed]
         try:
-            batch = self.collate(samples)
+            batch = self._collated(samples, indices[0])
         except Exception as error:  # a collate may fail in any way; the cause is chained and named
             failed = DataError(
                 f"data {self.name!r}: samples {indices[:_SHOWN]} do not make a batch: {reason(error)}",
@@ -92,6 +109,13 @@ class Collate:
                 repair='a batch is a dict such as {"input": x, "target": y}',
             )
         return {**batch, "index": torch.tensor(indices)}
+
+    def _collated(self, samples: list[Sample], first: int) -> Any:
+        if not (self.own and self.indexed.random):
+            return self.collate(samples)
+        with kept_generators():
+            seed_generators(derive_seed(self.indexed.seed, self.name, int(self.indexed.epoch), "collate", first))
+            return self.collate(samples)
 
 
 class EpochSampler(Sampler[int]):
@@ -133,10 +157,10 @@ class Loader:
         try:
             self._sampler = EpochSampler(config.sampler, len(self.dataset), derive_seed(seed, "data", stage), targets)
         except KdcoreError as error:
-            raise at_place(error, config.place) from error
+            raise error.at(config.place) from error
         self._generator = torch.Generator()
         workers = config.num_workers
-        self._collate = Collate(self.dataset, config.name)
+        self._collate = Collate(self._indexed)
         self._loader: DataLoader[Any] = DataLoader(
             self._indexed,
             batch_size=config.batch_size,
@@ -186,11 +210,11 @@ class Loader:
         self._sampler.epoch = 0
         self._indexed.epoch[0] = 0
         indices = [index for index, _ in zip(self._sampler, range(self.config.batch_size), strict=False)]
-        return self._sound(self._collate([self._indexed[index] for index in indices]))
+        return self._sound(self._collate(self._indexed.__getitems__(indices)))
 
     def _sound(self, batch: Sample | KdcoreError) -> Sample:
         if isinstance(batch, KdcoreError):
-            raise at_place(batch, self.config.place) from batch
+            raise batch.at(self.config.place) from batch
         return batch
 
 
@@ -213,7 +237,7 @@ def build_dataset(config: DataConfig) -> Any:
     try:
         dataset = config.part.build()
     except KdcoreError as error:
-        raise at_place(error, config.place) from error
+        raise error.at(config.place) from error
     except Exception as error:  # a factory may fail in any way; the cause is chained and named
         raise DataError(
             f"{config.part.registered} could not be built: {type(error).__name__}: {error}", place=config.place

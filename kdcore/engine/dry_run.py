@@ -76,7 +76,7 @@ def rehearse(
     objective = wiring.objective
     try:
         find_judged(config, stage, assembly, loaders.by_role, objective, batch)
-        check_accumulation(stage, objective)
+        check_accumulation(stage, objective, batch)
         _try_training(config, stage, objective, loaders)
         terms = _term_reports(config, stage, objective, batch) if gradients else []
         trainable: dict[str, int] = {}

@@ -16,7 +16,6 @@ from kdcore.engine.device import to_device
 from kdcore.engine.metrics import check_judgeable
 from kdcore.errors import DataError, KdcoreError, WiringError
 from kdcore.pipeline.assembly import Assembly
-from kdcore.pipeline.node import at_place
 from kdcore.pipeline.objective import Objective
 from kdcore.pipeline.randomness import forked_generators
 
@@ -52,12 +51,13 @@ def find_judged(
         try:
             reason = check_judgeable(name, observed.get(Address(name)), target, stage.metrics, classes)
         except KdcoreError as error:
-            raise at_place(error, config.models[name].place) from None
+            raise error.at(config.models[name].place) from None
         if reason is None:
             (judged.chosen if chosen else judged.frozen).append(name)
         elif chosen and stage.metrics.explicit:
             where = config.place("stages", stage.index, "metrics")
-            raise WiringError(f"metrics of {name!r}: {reason}", place=where, repair="name the labels with target:")
+            repair = "name the labels with target:, or choose other kinds:"
+            raise WiringError(f"metrics of {name!r}: {reason}", place=where, repair=repair)
         else:
             reasons[name] = reason
     _check_selected(config, stage, judged.chosen, reasons)

@@ -101,9 +101,12 @@ def wire_stage(
     """Wire a stage on the first batch of its training data; returns the batch too."""
     batch = to_device(loaders.train.first_batch(), device)
     target = stage.metrics.target
-    wanted = [Address(name) for name in (*stage.metrics.models, *read_whole(stage, assembly))]
-    observe = [*dict.fromkeys(wanted), *([target] if target.path in batch or stage.metrics.explicit else [])]
-    return wire(stage, assembly, batch, data_facts(loaders.train.dataset), observe=observe), batch
+    labels = [target] if target.path in batch or stage.metrics.explicit else []
+    trained = [Address(name) for name in stage.metrics.models]
+    frozen = [Address(name) for name in read_whole(stage, assembly) if name not in stage.metrics.models]
+    facts = data_facts(loaders.train.dataset)
+    wiring = wire(stage, assembly, batch, facts, observe=[*trained, *labels], observe_evaluation=frozen)
+    return wiring, batch
 
 
 class StageRun:
@@ -137,7 +140,7 @@ class StageRun:
         try:
             loaders = self.loaders.by_role
             self.judged, teachers = find_judged(self.config, stage, assembly, loaders, objective, batch)
-            check_accumulation(stage, objective)
+            check_accumulation(stage, objective, batch)
             for name in wiring.unreached:
                 if stage.find_unused:
                     self.progress.message(f"{name} got no gradient from the first batch; it stays trainable")

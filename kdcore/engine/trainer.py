@@ -17,7 +17,6 @@ from kdcore.engine.metrics import TOTAL, Judge, Mean
 from kdcore.engine.progress import Progress
 from kdcore.engine.schedulers import Stepper
 from kdcore.errors import KdcoreError, WiringError
-from kdcore.pipeline.node import at_place
 from kdcore.pipeline.objective import Objective, Share, autocast
 from kdcore.pipeline.term import nonzero
 
@@ -136,25 +135,23 @@ def evaluate(
     return mean.compute()
 
 
-def check_accumulation(stage: StageConfig, objective: Objective) -> None:
+def check_accumulation(stage: StageConfig, objective: Objective, batch: Sample) -> None:
     """Raise WiringError for a term over positions that cannot tell its count beforehand."""
     for term in objective.terms:
-        if stage.accumulate > 1 and term.name in objective.counts and not term.counts:
+        if stage.accumulate > 1 and term.name in objective.counts and term.count(batch) is None:
             raise WiringError(
-                f"term {term.name!r} returns (sum, count) but has no count(): with accumulate: {stage.accumulate} "
-                "the mean over all positions cannot be formed",
+                f"term {term.name!r} returns (sum, count) but cannot tell its count before a forward pass: with "
+                f"accumulate: {stage.accumulate} the mean over all positions cannot be formed",
                 place=term.config.place,
-                repair="write accumulate: 1, or let the loss define count(**inputs) from labels and masks",
+                repair="bind its labels or mask to the batch, choose a reduction to a scalar, or write accumulate: 1",
             )
 
 
 def _with_samples(error: KdcoreError, batch: Sample, loader: Loader, stage: StageConfig) -> KdcoreError:
     """Return the same error, saying which samples met it: the first batch of the stage did not."""
-    problem = error.problem
     indices = batch["index"].tolist()
     shown = ", ".join(map(str, indices[:_SHOWN])) + (f", ... ({len(indices)} in all)" if len(indices) > _SHOWN else "")
-    what = f"{problem.what} (on samples {shown} of data {loader.config.name!r})"
-    return at_place(type(error)(what, place=problem.place, repair=problem.repair), stage.place)
+    return error.adding(f"on samples {shown} of data {loader.config.name!r}").at(stage.place)
 
 
 def _windows(batches: Iterator[Sample], size: int) -> Iterator[list[Any]]:

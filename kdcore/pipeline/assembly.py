@@ -11,7 +11,7 @@ from torch import nn
 from kdcore.config.config import AdapterConfig, Config, ModelConfig, Part, WeightsConfig
 from kdcore.contracts import Facts, set_up
 from kdcore.errors import KdcoreError, Place, WiringError
-from kdcore.pipeline.node import at_place, describe, reason
+from kdcore.pipeline.node import describe, reason
 from kdcore.pipeline.randomness import derive_seed, forked_generators
 from kdcore.pipeline.weights import load_weights
 
@@ -30,16 +30,15 @@ class Assembly:
     loaded: dict[str, str] = field(default_factory=dict)
     trained: set[str] = field(default_factory=set)
     external: bool = False
-    _flags: dict[str, dict[str, bool]] = field(default_factory=dict)
 
     @classmethod
     def build(cls, config: Config, device: torch.device, given: Mapping[str, nn.Module] | None = None) -> Assembly:
         """Build the models that `given` does not bring, and load their weights."""
         assembly = cls(config, device, external=given is not None)
         for name, model in config.models.items():
-            module = given[name] if given and name in given else assembly._build_model(model)
-            assembly.models[name] = module.to(device)
-            assembly._flags[name] = {key: each.requires_grad for key, each in module.named_parameters()}
+            # A model that the caller brings stays where it is.
+            brought = given is not None and name in given
+            assembly.models[name] = given[name] if given and brought else assembly._build_model(model).to(device)
         return assembly
 
     def module(self, name: str) -> nn.Module:
@@ -54,18 +53,12 @@ class Assembly:
                 try:
                     set_up(module, facts)
                 except KdcoreError as error:
-                    raise at_place(error, config.place) from error
+                    raise error.at(config.place) from error
                 except Exception as error:  # an adapter may fail in any way; the cause is chained and named
                     raise _setup_failed(config.name, facts, error, config.place) from error
             self._load(config.name, module, config.weights)
             self.adapters[config.name] = module.to(self.device)
-            self._flags[config.name] = {key: each.requires_grad for key, each in module.named_parameters()}
         return self.adapters[config.name]
-
-    def restore_flags(self, name: str) -> None:
-        """Let every parameter require gradient as it did when it was built."""
-        for key, parameter in self.module(name).named_parameters():
-            parameter.requires_grad_(self._flags[name].get(key, True))
 
     def check_trained(self, name: str, stage: str, place: Place) -> None:
         """Raise WiringError if a frozen part of a stage has nothing but random weights."""
@@ -109,7 +102,7 @@ def _made(part: Part, name: str, place: Place) -> nn.Module:
     try:
         made = part.build()
     except KdcoreError as error:
-        raise at_place(error, place) from error
+        raise error.at(place) from error
     except Exception as error:  # a factory may fail in any way; the cause is chained and named
         raise WiringError(
             f"{part.registered} could not be built for {name!r} with params {dict(part.params)}: "

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from kdcore.address import Address, What
 from kdcore.errors import AddressError, suggestion
 from kdcore.pipeline.select import select, select_argument
-
-_EMPTY: Any = object()
+from kdcore.pipeline.versions import Versions, changed, cloned, versions
 
 
 class StopForward(BaseException):
@@ -29,37 +28,56 @@ class Slot:
     def __init__(self, address: Address, *, clone: bool) -> None:
         self.address = address
         self.clone = clone
-        self.call = address.call
-        self.value: Any = _EMPTY
-        self.version = 0
+        # A call counted from the end is known when the pass is over, so that many values are kept.
+        self.depth = -address.call if address.call is not None and address.call < 0 else 1
+        self._kept: deque[tuple[Any, Versions]] = deque(maxlen=self.depth)
+
+    def wants(self, call: int) -> bool:
+        """Whether the value of call number `call` may be the one addressed."""
+        wanted = self.address.call
+        return wanted is None or wanted < 0 or wanted == call
 
     def fill(self, value: Any) -> None:
-        """Keep `value` and how often it had been changed in place so far."""
-        if isinstance(value, Tensor):
-            if self.clone:
-                value = value.clone()
-            self.version = value._version
-        self.value = value
+        """Keep `value` and how often its tensors had been changed in place so far."""
+        if self.clone:
+            value = cloned(value)
+        self._kept.append((value, versions(value)))
 
     def read(self) -> Any:
         """Return the value; raises AddressError if it is missing or was changed in place since."""
-        value = self.value
-        if value is _EMPTY:
-            raise AddressError(
-                f"{self.address}: the module never ran" + (f" a call number {self.call}" if self.call else ""),
-                repair="address a module that runs in this mode, or give find_unused and another call number",
-            )
-        if isinstance(value, Tensor) and not torch.compiler.is_compiling() and value._version != self.version:
-            raise AddressError(
-                f"{self.address}: the tensor was changed in place after it was captured, for example by ReLU(inplace)",
-                repair="address the previous module (or the next one's @input), or set clone_captures: true "
-                f"for the model {self.address.name!r}",
-            )
+        value, seen = self._first()
+        if changed(seen):
+            raise changed_in_place(self.address)
         return value
+
+    def peek(self) -> Any:
+        """Return the value whatever became of it, for its shape."""
+        return self._first()[0]
 
     def clear(self) -> None:
         """Let go of the value."""
-        self.value = _EMPTY
+        self._kept.clear()
+
+    def _first(self) -> tuple[Any, Versions]:
+        if len(self._kept) < self.depth:
+            call = "" if self.address.call is None else f" a call number {self.address.call}"
+            raise AddressError(
+                self.address,
+                f"the module never ran{call}",
+                repair="address a module that runs in every pass",
+            )
+        return self._kept[0]
+
+
+def changed_in_place(address: Address) -> AddressError:
+    """Return the error for a captured tensor that is no longer what it was."""
+    return AddressError(
+        address,
+        "the tensor, or one it shares memory with, was changed in place after it was captured, "
+        "for example by ReLU(inplace)",
+        repair="address the previous module (or the next one's @input), or set clone_captures: true "
+        f"for the model {address.name!r}",
+    )
 
 
 class Watch:
@@ -75,20 +93,18 @@ class Watch:
     def output(self, module: nn.Module, args: Any, output: Any) -> None:
         """See a module's output."""
         if self.capture.active:
-            for slot in self._wanted():
-                slot.fill(select(output, slot.address.keys, slot.address))
+            for slot in self.slots:
+                if slot.wants(self.calls):
+                    slot.fill(select(output, slot.address.keys, slot.address))
             self._called()
 
     def input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See the arguments a module is called with."""
         if self.capture.active:
-            for slot in self._wanted():
-                slot.fill(select_argument(module, args, kwargs, slot.address.keys, slot.address))
+            for slot in self.slots:
+                if slot.wants(self.calls):
+                    slot.fill(select_argument(module, args, kwargs, slot.address.keys, slot.address))
             self._called()
-
-    def _wanted(self) -> Iterable[Slot]:
-        # A negative call number means "as seen from the end": the last fills win.
-        return (slot for slot in self.slots if slot.call is None or slot.call == self.calls or slot.call < 0)
 
     def _called(self) -> None:
         capture, count = self.capture, self.calls
@@ -105,8 +121,7 @@ Event = tuple[Watch, int]
 class Capture:
     """All watches of one module tree; active only inside a forward pass of the Objective."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self) -> None:
         self.active = False
         self.stop: Event | None = None
         self.trace: list[Event] | None = None
@@ -161,23 +176,31 @@ class Capture:
             count = sum(1 for seen, _ in trace if seen is watch)
             if count == 0:
                 raise AddressError(
-                    f"{address}: the module {address.path!r} exists but did not run in the forward pass ({modes})",
+                    address,
+                    f"the module {address.path!r} exists but did not run in the forward pass ({modes})",
                     repair="address a module that runs; what is only a function has no address, "
                     "but the next module's @input has",
                 )
             if address.call is None and count > 1:
                 raise AddressError(
-                    f"{address}: the module {address.path!r} ran {count} times, so the address is ambiguous",
+                    address,
+                    f"the module {address.path!r} ran {count} times, so the address is ambiguous",
                     repair=f"say which call: @0 to @{count - 1}, or @-1 for the last",
                 )
             if address.call is not None and not -count <= address.call < count:
                 calls = f"calls are @0 to @{count - 1}, or @-1 for the last"
                 raise AddressError(
-                    f"{address}: the module {address.path!r} ran {_times(count)}, there is no call {address.call}",
+                    address,
+                    f"the module {address.path!r} ran {_times(count)}, there is no call {address.call}",
                     repair=calls if count > 1 else "leave the call number out",
                 )
-            if address.call is not None and address.call < -1:
-                slot.call = address.call + count
+
+    def retain(self, addresses: Iterable[Address]) -> None:
+        """Stop looking at everything but `addresses`, such as what only gave a shape."""
+        kept = set(addresses)
+        for address in self.slots.keys() - kept:
+            slot = self.slots.pop(address)
+            self.watches[address.path, address.what].slots.remove(slot)
 
     def last_event(self, trace: list[Event], addresses: Iterable[Address]) -> Event | None:
         """Return the last traced event that `addresses` need, or None if the pass must run to its end."""
@@ -197,12 +220,14 @@ def _times(count: int) -> str:
 
 def find_module(root: nn.Module, address: Address) -> nn.Module:
     """Return the submodule that an address names; raises AddressError with the nearest paths."""
-    modules: dict[str, nn.Module] = dict(root.named_modules())
+    # A module that stands in two places has two names.
+    modules: dict[str, nn.Module] = dict(root.named_modules(remove_duplicate=False))
     if address.path in modules:
         return modules[address.path]
     names = [name for name in modules if name]
     raise AddressError(
-        f"{address}: {address.name!r} has no module {address.path!r}",
+        address,
+        f"{address.name!r} has no module {address.path!r}",
         repair=suggestion(address.path, names, noun=f"modules of {address.name!r}"),
     )
 

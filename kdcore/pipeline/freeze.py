@@ -3,17 +3,62 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from torch import nn
 
+from kdcore.config.config import StageConfig
 from kdcore.errors import Place, WiringError, suggestion
+
+if TYPE_CHECKING:
+    from kdcore.pipeline.node import Node
 
 
 def freeze(module: nn.Module) -> None:
-    """Freeze a whole module."""
-    module.requires_grad_(False)
+    """Freeze a whole module; scripted ones too, which have no requires_grad_."""
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
     module.eval()
+
+
+class Flags:
+    """Remembers which parameters required gradient before a stage froze some, and restores that."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, dict[str, bool]] = {}
+        self._parameters: list[tuple[nn.Parameter, bool]] = []
+
+    def keep(self, name: str, module: nn.Module) -> None:
+        """Remember the parameters of one model or adapter."""
+        self._by_name[name] = {key: each.requires_grad for key, each in module.named_parameters()}
+        self._parameters.extend((each, each.requires_grad) for each in module.parameters())
+
+    def restore(self) -> None:
+        """Let every parameter require gradient as it did."""
+        for parameter, required in reversed(self._parameters):
+            parameter.requires_grad_(required)
+
+    def apply(self, name: str, copied: nn.Module) -> None:
+        """Let the parameters of a copy of `name` require gradient as the original's did."""
+        for key, parameter in copied.named_parameters():
+            parameter.requires_grad_(self._by_name[name][key])
+
+
+def check_apart(nodes: Mapping[str, Node], stage: StageConfig) -> None:
+    """Raise WiringError if something frozen and something trained share a parameter."""
+    frozen = {id(each): node for node in nodes.values() if node.frozen for each in node.module.parameters()}
+    for node in nodes.values():
+        shared = [name for name, each in node.module.named_parameters() if id(each) in frozen]
+        if not node.frozen and shared:
+            parameters = dict(node.module.named_parameters())
+            other = frozen[id(parameters[shared[0]])].name
+            raise WiringError(
+                f"{node.name!r} is trained and {other!r} is frozen in stage {stage.name!r}, but they share "
+                f"{', '.join(shared[:5])}",
+                place=stage.place,
+                repair=f"copy the shared modules, or freeze them in {node.name!r} too and give {other!r} its own",
+            )
 
 
 def keep_frozen(modules: Iterable[nn.Module]) -> None:
@@ -34,9 +79,13 @@ def freeze_parts(
     modules = {
         f"{name}.{path}" if path else name: each
         for name, root in trained.items()
-        for path, each in root.named_modules()
+        for path, each in root.named_modules(remove_duplicate=False)
     }
-    parameters = {f"{name}.{path}": each for name, root in trained.items() for path, each in root.named_parameters()}
+    parameters = {
+        f"{name}.{path}": each
+        for name, root in trained.items()
+        for path, each in root.named_parameters(remove_duplicate=False)
+    }
     frozen: list[nn.Module] = []
     for pattern in patterns:
         matched = fnmatch.filter(modules, pattern)

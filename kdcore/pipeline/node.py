@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.address import Address, What
-from kdcore.config.config import Argument, Constant
+from kdcore.config.config import Argument, Constant, addresses_in
 from kdcore.contracts import Extracted
 from kdcore.errors import AddressError, KdcoreError, Place, WiringError, suggestion
-from kdcore.pipeline.capture import Capture, Event, Slot, StopForward, find_module
+from kdcore.pipeline.capture import Capture, Event, Slot, StopForward, changed_in_place, find_module
 from kdcore.pipeline.freeze import keep_frozen
 from kdcore.pipeline.select import select
+from kdcore.pipeline.versions import Versions, changed, versions
 
 Batch = Mapping[str, Any]
 Reader = Callable[[Batch], Any]
@@ -48,10 +49,11 @@ class Node:
         self.frozen = frozen
         self.clone_captures = clone_captures
         self.place = place
-        self.capture = Capture(name)
+        self.capture = Capture()
         self.always_full = False
         self.raw: Any = None
         self.extracted: Extracted | None = None
+        self._versions: Versions = []
         self._arguments: list[Reader] = []
         self._keywords: dict[str, Reader] = {}
         self._frozen_modules = list(module.modules()) if frozen else []
@@ -62,14 +64,20 @@ class Node:
 
     def addresses(self) -> list[Address]:
         """Return the addresses that this node is called with."""
-        bound = [*self.args, *self.kwargs.values()]
-        flat = [each for item in bound for each in (item if isinstance(item, list) else [item])]
-        return [each for each in flat if isinstance(each, Address)]
+        return addresses_in([*self.args, *self.kwargs.values()])
+
+    @property
+    def compiled(self) -> bool:
+        """Whether a part of the module is compiled; such a pass cannot stop early."""
+        return any(
+            getattr(each, "_compiled_call_impl", None) is not None or hasattr(each, "_orig_mod")
+            for each in self.module.modules()
+        )
 
     def connect(self, readers: Mapping[Address, Reader]) -> None:
         """Resolve the call's addresses, once."""
-        self._arguments = [_argument_reader(each, readers) for each in self.args]
-        self._keywords = {key: _argument_reader(each, readers) for key, each in self.kwargs.items()}
+        self._arguments = [bound_reader(each, readers) for each in self.args]
+        self._keywords = {key: bound_reader(each, readers) for key, each in self.kwargs.items()}
 
     def run(self, batch: Batch, stop: Event | None = None) -> None:
         """Run the module on what its addresses yield, at most as far as `stop`."""
@@ -95,6 +103,7 @@ class Node:
             capture.end()
         if self.extractor is not None:
             self.extracted = self._extract(self.extractor, batch)
+            self._versions = versions(self.extracted.value)
 
     def _extract(self, extractor: Extractor, batch: Batch) -> Extracted:
         try:
@@ -118,7 +127,13 @@ class Node:
     def clear(self) -> None:
         """Let go of every result."""
         self.raw = self.extracted = None
+        self._versions = []
         self.capture.clear()
+
+    def peek(self, address: Address, batch: Batch) -> Any:
+        """Return what an address yields for its shape, whatever became of the values."""
+        slot = self.capture.slots.get(address)
+        return slot.peek() if slot is not None else self.reader(address)(batch)
 
     def reader(self, address: Address) -> Reader:
         """Return a function that reads `address` after a pass; raises AddressError for a wrong one."""
@@ -129,7 +144,7 @@ class Node:
             slot = self.capture.add(self.module, address, clone=self.clone_captures)
             return _slot_reader(slot)
         if address.call is not None:
-            raise AddressError(f"{address}: a whole model runs once, so its output takes no call number")
+            raise AddressError(address, "a whole model runs once, so its output takes no call number")
         if address.what is What.RAW or self.extractor is None:
             return lambda batch: select(self.raw, address.keys, address)
         return lambda batch: self._extracted(address)
@@ -140,14 +155,18 @@ class Node:
         if not address.keys:
             if extracted.value is None:
                 raise AddressError(
-                    f"{address}: the output extractor of {self.name!r} found no tensor that is the output",
+                    address,
+                    f"the output extractor of {self.name!r} found no tensor that is the output",
                     repair=f"address {self.name}@raw#<key>, or give the model another output:",
                 )
+            if changed(self._versions):
+                raise changed_in_place(address)
             return extracted.value
         first, rest = str(address.keys[0]), address.keys[1:]
         if first not in extracted.named:
             raise AddressError(
-                f"{address}: the output of {self.name!r} has no tensor named {first!r}",
+                address,
+                f"the output of {self.name!r} has no tensor named {first!r}",
                 repair=suggestion(first, extracted.named, noun="names")
                 + f"; {self.name}@raw#{first} reads the model's own output",
             )
@@ -168,7 +187,8 @@ def batch_reader(address: Address) -> Reader:
             value = batch[entry]
         except KeyError:
             raise AddressError(
-                f"{address}: the batch has no entry {entry!r}",
+                address,
+                f"the batch has no entry {entry!r}",
                 repair=suggestion(entry, map(str, batch), noun="entries of the batch"),
             ) from None
         return select(value, keys, address) if keys else value
@@ -176,28 +196,29 @@ def batch_reader(address: Address) -> Reader:
     return read
 
 
-def make_readers(nodes: Mapping[str, Node], addresses: Iterable[tuple[Address, Place]]) -> dict[Address, Reader]:
+def make_readers(
+    nodes: Mapping[str, Node], addresses: Iterable[Address], places: Mapping[str, Place]
+) -> dict[Address, Reader]:
     """Return a reader per address; a wrong address raises with the place it stands at."""
     readers: dict[Address, Reader] = {}
-    for address, place in addresses:
+    for address in addresses:
         if address not in readers:
             try:
                 readers[address] = batch_reader(address) if address.is_batch else nodes[address.name].reader(address)
             except AddressError as error:
-                raise at_place(error, place) from None
+                raise error.at(places.get(str(address), Place())) from None
     return readers
 
 
-def list_reader(readers: list[Reader]) -> Reader:
-    """Return a function that reads several addresses as a list."""
-    return lambda batch: [read(batch) for read in readers]
-
-
-def at_place(error: KdcoreError, place: Place) -> KdcoreError:
-    """Return the same error with the place in the config that it is about, unless it has one."""
-    if str(error.problem.place):
-        return error
-    return type(error)(error.problem.what, place=place, repair=error.problem.repair)
+def bound_reader(bound: Argument | list[Address], readers: Mapping[Address, Reader]) -> Reader:
+    """Return a function that reads what an input or argument is bound to."""
+    if isinstance(bound, Constant):
+        value = bound.value
+        return lambda batch: value
+    if isinstance(bound, list):
+        several = [readers[each] for each in bound]
+        return lambda batch: [read(batch) for read in several]
+    return readers[bound]
 
 
 def describe(value: Any) -> str:
@@ -223,18 +244,23 @@ def reason(error: BaseException) -> str:
 def failed_call(node: Node, batch: Batch, error: Exception) -> KdcoreError:
     """Return the error for a model or adapter that raised in its forward."""
     if isinstance(error, KdcoreError):
-        return at_place(error, node.place)
-    if isinstance(error, torch.OutOfMemoryError):
+        return error.at(node.place)
+    if of_device(error):
         raise error
     bound = {str(each): each for each in node.addresses()}
     entries = describe({key: value for key, value in batch.items() if f"batch:{key}" in bound})
     return WiringError(
         f"{node.name!r} ({type(node.module).__name__}) failed in its forward on {', '.join(bound) or 'no arguments'} "
-        f"with batch entries {entries}: {type(error).__name__}: {error}",
+        f"with batch entries {entries}: {reason(error)}",
         place=node.place,
         repair=_wrong_call(node, batch)
         or "check the inputs: it is called with, the shapes the data set yields, and its params",
     )
+
+
+def of_device(error: Exception) -> bool:
+    """Whether a device has refused; such an error is nobody's in particular, for a device reports late."""
+    return isinstance(error, torch.OutOfMemoryError) or "device-side assert" in str(error)
 
 
 def _wrong_call(node: Node, batch: Batch) -> str:
@@ -258,15 +284,6 @@ def _range(value: Tensor) -> str:
         return ""
     low, high = value.aminmax()
     return f" of {int(low)} to {int(high)}"
-
-
-def _argument_reader(argument: Argument | list[Address], readers: Mapping[Address, Reader]) -> Reader:
-    if isinstance(argument, Constant):
-        value = argument.value
-        return lambda batch: value
-    if isinstance(argument, list):
-        return list_reader([readers[each] for each in argument])
-    return readers[argument]
 
 
 def _slot_reader(slot: Slot) -> Reader:

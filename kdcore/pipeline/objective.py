@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kdcore.address import Address
 from kdcore.errors import WiringError, suggestion
 from kdcore.pipeline.capture import strip_hooks
-from kdcore.pipeline.freeze import keep_frozen
+from kdcore.pipeline.freeze import Flags, keep_frozen
 from kdcore.pipeline.node import Batch, Node, Reader, reason
 from kdcore.pipeline.plan import Plan
 from kdcore.pipeline.term import Term
@@ -38,6 +38,14 @@ class Share:
 
     fraction: float = 1.0
     counts: Mapping[str, Tensor | float] = field(default_factory=dict)
+
+
+class Pass(NamedTuple):
+    """What one mode runs, computes and keeps."""
+
+    plan: Plan
+    terms: tuple[Term, ...]
+    observers: Mapping[Address, Reader]
 
 
 class Modules(nn.Module):
@@ -71,8 +79,10 @@ class Objective(nn.Module):
         balancer: nn.Module,
         *,
         adapters: frozenset[str],
-        observed: Mapping[Address, Reader],
+        evaluated: frozenset[str],
+        observed: tuple[Mapping[Address, Reader], Mapping[Address, Reader]],
         frozen_parts: Sequence[nn.Module],
+        flags: Flags,
         plans: tuple[Plan, Plan],
     ) -> None:
         super().__init__()
@@ -86,14 +96,18 @@ class Objective(nn.Module):
         self._nodes = dict(nodes)
         self._terms = tuple(terms)
         self._frozen_parts = list(frozen_parts)
+        self._flags = flags
         self._passes = {
-            training: (plan, _observable(plan, observed)) for training, plan in zip((True, False), plans, strict=True)
+            True: Pass(plans[0], self._terms, _observable(plans[0], observed[0])),
+            False: Pass(
+                plans[1], tuple(term for term in terms if term.name in evaluated), _observable(plans[1], observed[1])
+            ),
         }
         self._sources = [node for node in nodes.values() if node.extractor is not None and not node.frozen]
         # Outermost objects only: a wrapper tells the loss within.
         parts = (self.models, self.adapters, self.losses)
         components = [*(child for part in parts for child in part.children()), balancer]
-        self._paced = [component for component in components if hasattr(component, "progress")]
+        self._paced = [component for component in components if callable(getattr(component, "progress", None))]
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -102,10 +116,12 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch, share: Share | None = None) -> ObjectiveOutput:
         """Compute the total and the terms of one batch."""
-        plan, observers = self._passes[self.training]
+        plan, terms, observers = self._passes[self.training]
+        self.observed = {}
+        keep_frozen(self._frozen_parts)
         try:
             plan.run(batch)
-            values, logged = self._compute(batch, share)
+            values, logged = self._compute(batch, terms, share)
             total = self._balance(values)
             if share is not None:
                 total = total * share.fraction
@@ -114,24 +130,29 @@ class Objective(nn.Module):
             plan.clear()
         return ObjectiveOutput(total, logged)
 
-    def _compute(self, batch: Batch, share: Share | None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def _compute(
+        self, batch: Batch, terms: Sequence[Term], share: Share | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         values: dict[str, Tensor] = {}
         logged: dict[str, Tensor] = {}
-        for term in self._terms:
+        for term in terms:
             value = term.compute(batch)
             logged[term.name] = value.mean.detach().float()
             values[term.name] = value.mean
             if value.total is not None and value.positions is not None:
-                self.counts[term.name] = value.positions
+                self.counts[term.name] = _detached(value.positions)
                 if share is not None and term.name in share.counts:
                     values[term.name] = value.total / (share.counts[term.name] * share.fraction)
-        for node in self._sources:
-            for key, loss in (node.extracted.losses if node.extracted else {}).items():
-                values[f"{node.name}.{key}"] = loss
-                logged[f"{node.name}.{key}"] = loss.detach().float()
+        for name, loss in returned_losses(self._sources).items():
+            values[name] = loss
+            logged[name] = loss.detach().float()
         return values, logged
 
     def _balance(self, values: dict[str, Tensor]) -> Tensor:
+        if not self.training and len(self._passes[False].terms) < len(self._terms):
+            # Terms that exist in training only count as nothing in evaluation.
+            zero = next(iter(values.values()), torch.zeros(())).new_zeros(())
+            values = {**{term.name: zero for term in self._terms}, **values}
         try:
             return self.balancer(values)  # type: ignore[no-any-return]
         except Exception as error:  # a balancer may fail in any way; the cause is chained and named
@@ -140,10 +161,10 @@ class Objective(nn.Module):
 
     def term_values(self, batch: Batch) -> dict[str, Tensor]:
         """Return every term with its graph, for looking at gradients term by term."""
-        plan, _ = self._passes[self.training]
+        plan, terms, _ = self._passes[self.training]
         try:
             plan.run(batch)
-            return self._compute(batch, None)[0]
+            return self._compute(batch, terms, None)[0]
         finally:
             plan.clear()
 
@@ -170,11 +191,12 @@ class Objective(nn.Module):
             raise WiringError(f"there is no model {name!r} to export", repair=suggestion(name, models, noun="models"))
         exported = copy.deepcopy(self._nodes[name].module)
         strip_hooks(exported)
-        exported.requires_grad_(True)
+        self._flags.apply(name, exported)
         return exported
 
     def named_trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield trainable parameters as `<model or adapter>.<path>`, `losses.<term>...` and `balancer...`."""
+        seen: set[int] = set()
         for prefix, module in (
             ("", self.models),
             ("", self.adapters),
@@ -182,13 +204,24 @@ class Objective(nn.Module):
             ("balancer.", self.balancer),
         ):
             for name, parameter in module.named_parameters():
-                if parameter.requires_grad:
+                if parameter.requires_grad and id(parameter) not in seen:
+                    seen.add(id(parameter))
                     yield prefix + name, parameter
 
     def close(self) -> None:
-        """Take the hooks off all models; the Objective cannot be used afterwards."""
+        """Take the hooks off and let parameters require gradient as before; the Objective ends here."""
         for node in self._nodes.values():
             node.capture.remove()
+        self._flags.restore()
+
+    def observes(self, *, training: bool) -> set[Address]:
+        """Return the outputs that a pass leaves in `observed`."""
+        return set(self._passes[training].observers)
+
+    @property
+    def evaluated(self) -> list[str]:
+        """The terms that are computed in evaluation too."""
+        return [term.name for term in self._passes[False].terms]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Objective:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -202,6 +235,16 @@ class Objective(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         raise TypeError("an Objective is wired to its models and cannot be pickled; save its state_dict()")
+
+
+def returned_losses(nodes: Iterable[Node]) -> dict[str, Tensor]:
+    """Return the losses that trained models returned in the latest pass, as `<model>.<key>`."""
+    return {
+        f"{node.name}.{key}": loss
+        for node in nodes
+        if not node.frozen and node.extracted is not None
+        for key, loss in node.extracted.losses.items()
+    }
 
 
 def _observable(plan: Plan, observed: Mapping[Address, Reader]) -> dict[Address, Reader]:

@@ -63,7 +63,7 @@ def make_plan(
     steps = []
     for node in order:
         own = [each for each in wanted if each.name == node.name and each.what is not What.MODULE]
-        full = node.always_full or not stops or not all(is_captured(each) for each in own)
+        full = node.always_full or not stops or node.compiled or not all(is_captured(each) for each in own)
         stop = None if full else node.capture.last_event(traces.get(node.name, []), own)
         steps.append((node, stop))
     return Plan(tuple(steps))

@@ -18,21 +18,40 @@ def derive_seed(seed: int, *names: object) -> int:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the generators of Python, NumPy and torch."""
+    """Seed the generators of Python, NumPy and torch, those of accelerators too."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
+def seed_generators(seed: int) -> None:
+    """Seed the generators that a data set may use: Python's, NumPy's and torch's on the CPU.
+
+    `torch.manual_seed` would also look for accelerators, which takes a hundred times as long and
+    cannot be done in a forked worker.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def kept_generators() -> Iterator[None]:
+    """Restore the generators of Python, NumPy and torch's CPU on leaving."""
+    python, numpy, state = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.default_generator.set_state(state)
+
+
 @contextlib.contextmanager
 def forked_generators(seed: int | None = None) -> Iterator[None]:
-    """Restore every generator on leaving; seed them on entering, if a seed is given."""
-    python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        try:
-            if seed is not None:
-                seed_everything(seed)
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
+    """Restore every generator on leaving, accelerators' too; seed them on entering, if a seed is given."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with kept_generators(), torch.random.fork_rng(devices=devices):
+        if seed is not None:
+            seed_everything(seed)
+        yield

@@ -24,8 +24,12 @@ def select_argument(
     """Return an argument of a call: the first, or the one that the first key names or counts."""
     if not keys:
         if not args and not kwargs:
-            raise AddressError(f"{address}: the module was called without arguments")
-        return args[0] if args else next(iter(kwargs.values()))
+            raise AddressError(address, "the module was called without arguments")
+        if args:
+            return args[0]
+        # The first argument of forward, in whatever order the caller named them.
+        first = next(iter(inspect.signature(module.forward).parameters), None)
+        return kwargs[first] if first is not None and first in kwargs else next(iter(kwargs.values()))
     return select(_argument(module, args, kwargs, keys[0], address), keys[1:], address)
 
 
@@ -34,20 +38,21 @@ def _argument(
 ) -> Any:
     if isinstance(key, int):
         if not -len(args) <= key < len(args):
-            raise AddressError(f"{address}: the module was called with {len(args)} positional arguments")
+            raise AddressError(address, f"the module was called with {len(args)} positional arguments")
         return args[key]
     if key in kwargs:
         return kwargs[key]
     names = list(inspect.signature(module.forward).parameters)
     if key in names and names.index(key) < len(args):
         return args[names.index(key)]
-    raise AddressError(f"{address}: the call has no argument {key!r}", repair=suggestion(key, [*names, *kwargs]))
+    raise AddressError(address, f"the call has no argument {key!r}", repair=suggestion(key, [*names, *kwargs]))
 
 
 def _element(value: Any, key: str | int, address: object) -> Any:
     if isinstance(value, Tensor):
         raise AddressError(
-            f"{address}: '#{key}' looks into a tensor of shape {tuple(value.shape)}",
+            address,
+            f"'#{key}' looks into a tensor of shape {tuple(value.shape)}",
             repair="keys look into tuples and dicts; the adapter `select` indexes tensors",
         )
     if isinstance(value, Mapping):
@@ -56,12 +61,12 @@ def _element(value: Any, key: str | int, address: object) -> Any:
             if candidate in value:
                 return value[candidate]
         raise AddressError(
-            f"{address}: there is no key {key!r}", repair=suggestion(str(key), map(str, value), noun="keys")
+            address, f"there is no key {key!r}", repair=suggestion(str(key), map(str, value), noun="keys")
         )
     if isinstance(value, (list, tuple)) and isinstance(key, int):
         if not -len(value) <= key < len(value):
-            raise AddressError(f"{address}: there is no element {key}; the {type(value).__name__} has {len(value)}")
+            raise AddressError(address, f"there is no element {key}; the {type(value).__name__} has {len(value)}")
         return value[key]
     if isinstance(key, str) and hasattr(value, key):
         return getattr(value, key)
-    raise AddressError(f"{address}: '#{key}' does not fit a value of type {type(value).__name__}")
+    raise AddressError(address, f"'#{key}' does not fit a value of type {type(value).__name__}")

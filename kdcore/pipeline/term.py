@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from kdcore.component import Input
 from kdcore.config.config import Part, TermConfig
 from kdcore.contracts import Facts, TensorFacts
-from kdcore.errors import KdcoreError, WiringError
-from kdcore.pipeline.node import Batch, Reader, at_place, describe, reason, requires_grad
+from kdcore.errors import AddressError, KdcoreError, WiringError
+from kdcore.pipeline.node import Batch, Reader, describe, of_device, reason, requires_grad
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 _MISFITS = (ValueError, TypeError, RuntimeError, IndexError)
@@ -54,7 +54,7 @@ def make_term_loss(config: TermConfig) -> nn.Module:
     try:
         return factory()
     except KdcoreError as error:
-        raise at_place(error, config.place) from error
+        raise error.at(config.place) from error
     except Exception as error:  # a factory may fail in any way; the cause is chained and named
         raise WiringError(f"term {config.name!r} could not be built: {reason(error)}", place=config.place) from error
 
@@ -70,8 +70,11 @@ class Value(NamedTuple):
 class Term:
     """A live term; its loss module is registered by the Objective."""
 
-    def __init__(self, config: TermConfig, loss: nn.Module, readers: Mapping[str, Reader]) -> None:
+    def __init__(
+        self, config: TermConfig, loss: nn.Module, readers: Mapping[str, Reader], device: torch.device
+    ) -> None:
         self.config = config
+        self.device = device.type
         self.name = config.name
         self.loss = loss
         self.readers = dict(readers)
@@ -96,6 +99,16 @@ class Term:
             return self.loss.count(**inputs)  # type: ignore[no-any-return,operator]
         except Exception as error:  # a loss may fail in any way; the cause is chained and named
             raise self._failed(inputs, error) from error
+
+    def readable(self, batch: Batch) -> bool:
+        """Whether the term can be computed in evaluation: its inputs exist there, and the loss allows it."""
+        if getattr(self.loss, "training_only", False):
+            return False
+        try:
+            self._read(batch)
+        except AddressError:
+            return False
+        return True
 
     def facts(self, batch: Batch, data: Facts) -> Facts:
         """Return the facts for this term's setup, after a pass of everything that feeds it."""
@@ -127,7 +140,7 @@ class Term:
         try:
             return {name: read(batch) for name, read in self.readers.items()}
         except KdcoreError as error:
-            raise at_place(error, self.config.place) from None
+            raise error.at(self.config.place) from None
 
     def _bound(self, inputs: Mapping[str, Any]) -> str:
         return ", ".join(
@@ -135,28 +148,34 @@ class Term:
         )
 
     def _call(self, inputs: Mapping[str, Any]) -> Any:
-        device = next((value.device.type for value in inputs.values() if isinstance(value, Tensor)), "cpu")
-        if not torch.is_autocast_enabled(device):
+        # A loss that sees to the precision itself is spared a copy of, say, 128k-class logits.
+        if not torch.is_autocast_enabled(self.device) or getattr(self.loss, "accepts_low_precision", False):
             return self.loss(**inputs)
-        # A loss that computes in float32 itself is spared a copy of, say, 128k-class logits.
-        if getattr(self.loss, "accepts_low_precision", False):
-            with torch.autocast(device, enabled=False):
-                return self.loss(**inputs)
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(self.device, enabled=False):
             return self.loss(**{name: _full_precision(value) for name, value in inputs.items()})
 
     def _failed(self, inputs: Mapping[str, Any], error: Exception) -> KdcoreError:
         if isinstance(error, KdcoreError):
-            return at_place(error, self.config.place)
-        if isinstance(error, torch.OutOfMemoryError):
+            return error.at(self.config.place)
+        if of_device(error):
             raise error
         return WiringError(
             f"term {self.name!r} ({self.config.loss.registered}) failed with {self._bound(inputs)}: {reason(error)}",
             place=self.config.place,
-            repair="bind other addresses, or bring the tensors together with an adapter"
-            if isinstance(error, _MISFITS)
-            else "the loss itself seems to be wrong: kd --traceback shows where it failed",
+            repair=_repair(error),
         )
+
+
+class _ReturnError(ValueError):
+    """A loss returned what no loss may return."""
+
+
+def _repair(error: Exception) -> str:
+    if isinstance(error, _ReturnError):
+        return "mend the loss, for example by .mean() over the batch"
+    if isinstance(error, _MISFITS):
+        return "bind other addresses, or bring the tensors together with an adapter"
+    return "the loss wants something else than what is bound, or is wrong itself: kd --traceback shows where it failed"
 
 
 def _keywords(loss: nn.Module, names: Iterable[str]) -> set[str]:
@@ -183,14 +202,14 @@ def _as_value(result: Any) -> Value:
         total, count = result
         number = isinstance(count, (int, float)) or (isinstance(count, Tensor) and count.dim() == 0)
         if not isinstance(total, Tensor) or total.dim() > 0 or not number:
-            raise ValueError(f"a loss over positions returns (sum, count), two scalars, found {describe(result)}")
+            raise _ReturnError(f"a loss over positions returns (sum, count), two scalars, found {describe(result)}")
         return Value(total / nonzero(count), total, count)
     if not isinstance(result, Tensor) or not result.is_floating_point():
-        raise ValueError(f"a loss returns a scalar tensor or (sum, count), found {describe(result)}")
+        raise _ReturnError(f"a loss returns a scalar tensor or (sum, count), found {describe(result)}")
     if result.dim() > 0 and result.numel() == 1:
         result = result.reshape(())
     if result.dim() > 0:
-        raise ValueError(f"a loss returns a scalar, found shape {tuple(result.shape)}")
+        raise _ReturnError(f"a loss returns a scalar, found shape {tuple(result.shape)}")
     return Value(result)
 
 

@@ -54,7 +54,7 @@ def load_weights(name: str, module: nn.Module, config: WeightsConfig) -> str:
             f"the weights in {str(file)!r} do not fit {name!r} ({type(module).__name__}): "
             + "; ".join(misfits[:_SHOWN]),
             place=config.place,
-            repair=_remedy(missing, unexpected, shapes),
+            repair=_remedy(missing, unexpected, shapes, kinds),
         )
     module.load_state_dict({key: value for key, value in state.items() if key in own}, strict=False)
     text = f"{name}: loaded {len(own) - len(missing)} of {len(own)} tensors from {file}"
@@ -76,7 +76,7 @@ def read_tensors(file: Path, place: Place) -> dict[str, Any]:
         raise WeightsError(
             f"{what} (looked for {str(file.absolute())!r})",
             place=place,
-            repair=suggestion(file.name, [*there, AS_BUILT], noun=f"weights in {str(folder)!r}"),
+            repair=suggestion(file.name, there if file.is_dir() else [*there, AS_BUILT], noun=f"weights in {folder}"),
         )
     try:
         if file.suffix == ".safetensors":
@@ -88,8 +88,8 @@ def read_tensors(file: Path, place: Place) -> dict[str, Any]:
             place=place,
             repair="save the model's state_dict() alone, best as .safetensors",
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:
-        reason = str(error).split("\n")[0]
+    except Exception as error:  # bytes that are no weights make the readers fail in any way
+        reason = str(error).split("\n")[0] or type(error).__name__
         raise WeightsError(
             f"{str(file)!r} cannot be read as weights: {reason}",
             place=place,
@@ -132,10 +132,12 @@ def _sort(tensor: Tensor) -> str:
     return "complex" if tensor.is_complex() else "real" if tensor.is_floating_point() else "whole"
 
 
-def _remedy(missing: list[str], unexpected: list[str], shapes: list[str]) -> str:
+def _remedy(missing: list[str], unexpected: list[str], shapes: list[str], kinds: list[str]) -> str:
     for prefix in {key.split(".")[0] + "." for key in unexpected}:
         if {key.removeprefix(prefix) for key in unexpected} & set(missing):
             return f"the names in the file start with {prefix!r}: write strip_prefix: {prefix}"
+    if kinds:
+        return "the file seems to hold packed weights: save them as the model has them"
     if shapes:
         return "the model's params must be those the weights were trained with (width, classes, vocabulary)"
     return "check the model's type and params, or write strict: false to accept the difference"

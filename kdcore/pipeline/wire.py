@@ -10,39 +10,32 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.address import Address
-from kdcore.config.config import AdapterConfig, ModelConfig, Part, StageConfig
-from kdcore.config.stages import term_addresses
+from kdcore.config.config import AdapterConfig, Part, StageConfig, addresses_in
 from kdcore.contracts import Facts, TensorFacts, set_up
 from kdcore.errors import AddressError, KdcoreError, Place, WiringError
 from kdcore.pipeline.assembly import Assembly
-from kdcore.pipeline.capture import Event
-from kdcore.pipeline.freeze import freeze, freeze_parts
-from kdcore.pipeline.node import (
-    Batch,
-    Node,
-    Reader,
-    at_place,
-    describe,
-    failed_call,
-    list_reader,
-    make_readers,
-    reason,
-)
-from kdcore.pipeline.objective import Objective
+from kdcore.pipeline.freeze import Flags, check_apart, freeze, freeze_parts
+from kdcore.pipeline.node import Batch, Node, Reader, bound_reader, make_readers, reason
+from kdcore.pipeline.objective import Objective, returned_losses
+from kdcore.pipeline.order import used_parts
 from kdcore.pipeline.plan import make_plan
-from kdcore.pipeline.probe import Keeper, undone
+from kdcore.pipeline.probe import Keeper, Tracer, undone
 from kdcore.pipeline.randomness import derive_seed, forked_generators
+from kdcore.pipeline.reach import check_learnable, check_reached, gradients
 from kdcore.pipeline.term import Term, described, make_term_loss
 
 
 @dataclass
 class Wiring:
-    """A wired stage: its Objective, and what the probe saw."""
+    """A wired stage: its Objective, and what the probe saw.
+
+    `unreached` names the parameters that got no gradient, `not_evaluated` the terms that exist in
+    training only.
+    """
 
     objective: Objective
     unreached: list[str]
-    terms: dict[str, Tensor]
-    total: Tensor
+    not_evaluated: list[str]
 
 
 def wire(
@@ -52,7 +45,7 @@ def wire(
     facts: Facts,
     *,
     observe: Iterable[Address] = (),
-    stops: bool = True,
+    observe_evaluation: Iterable[Address] = (),
 ) -> Wiring:
     """Turn a checked stage into an Objective, complete when this returns.
 
@@ -62,373 +55,293 @@ def wire(
         batch: an example batch, on the assembly's device.
         facts: what is known about the training data.
         observe: outputs to keep per pass, for metrics; those that cannot be read are left out.
-        stops: whether forward passes may stop early.
+        observe_evaluation: the same, for evaluation only.
     """
-    return _Wirer(stage, assembly, batch, facts, list(observe), stops).wire()
+    return _Wirer(stage, assembly, batch, facts, list(observe), list(observe_evaluation)).wire()
 
 
 class _Wirer:
     """The steps of wiring one stage, in the order that the design fixes."""
 
     def __init__(
-        self, stage: StageConfig, assembly: Assembly, batch: Batch, facts: Facts, observe: list[Address], stops: bool
+        self,
+        stage: StageConfig,
+        assembly: Assembly,
+        batch: Batch,
+        facts: Facts,
+        observe: list[Address],
+        observe_evaluation: list[Address],
     ) -> None:
         self.stage = stage
         self.assembly = assembly
+        self.config = assembly.config
         self.batch = batch
         self.facts = facts
         self.observe = observe
-        self.stops = stops
+        self.observe_evaluation = observe_evaluation
+        self.bound = [address for term in stage.terms for address in addresses_in(term.inputs.values())]
         self.nodes: dict[str, Node] = {}
-        self.traces: dict[str, list[Event]] = {}
         self.readers: dict[Address, Reader] = {}
+        self.places = self._places()
+        self.flags = Flags()
         self.keeper = Keeper()
 
     def wire(self) -> Wiring:
-        config = self.assembly.config
-        placed = [(address, term.place) for term in self.stage.terms for address in term_addresses(term)]
-        used = self._used([address for address, _ in placed] + self.observe)
+        used = used_parts(self.stage, self.config, [*self.bound, *self.observe, *self.observe_evaluation])
         self._make_model_nodes(used)
-        self._freeze()
-        present = [node.module for node in self.nodes.values()]
-        with undone(present, derive_seed(config.seed, "probe", self.stage.name)) as self.keeper:
-            try:
-                wiring = self._probe_and_finish(used, placed)
-            except BaseException:
-                for node in self.nodes.values():
-                    node.capture.remove()
-                raise
-            finally:
-                for node in self.nodes.values():
-                    node.clear()
+        try:
+            self._freeze_models()
+            present = [node.module for node in self.nodes.values()]
+            with undone(present, derive_seed(self.config.seed, "probe", self.stage.name)) as self.keeper:
+                wiring = self._probe(used)
+        except BaseException:
+            for node in self.nodes.values():
+                node.capture.remove()
+            self.flags.restore()
+            raise
+        finally:
+            for node in self.nodes.values():
+                node.clear()
         wiring.objective.train()
         return wiring
 
-    def _probe_and_finish(self, used: list[str], placed: list[tuple[Address, Place]]) -> Wiring:
-        self._probe_forward(used, placed)
-        terms = self._make_terms()
-        self._check_adapters_frozen()
+    def _probe(self, used: list[str]) -> Wiring:
+        training = Tracer(self.batch, self.places)
+        self._run_all(used, training)
+        self._keep_used_slots()
+        terms = [self._make_term(config) for config in self.stage.terms]
         frozen_parts = self._freeze_patterns()
+        check_learnable(self.stage, self.nodes)
         with torch.enable_grad():
-            computed = [(term, term.compute(self.batch)) for term in terms]
-        trains = f"stage {self.stage.name!r} trains ({', '.join(self.stage.train)})"
-        for term, value in computed:
-            term.check(self.batch, value, trains)
-        values = {term.name: value.mean for term, value in computed}
-        returned = self._returned_losses()
-        balancer = self._make_balancer(dict.fromkeys(returned))
-        addresses = [address for address, _ in placed]
-        observed = {address: self.readers[address] for address in self.observe if self._readable(address)}
-        train = make_plan(self.nodes, addresses, self.traces, stops=self.stops)
-        evaluate = make_plan(self.nodes, [*addresses, *observed], self.traces, stops=self.stops)
+            computed = {term.name: (term, term.compute(self.batch)) for term in terms}
+        for term, value in computed.values():
+            term.check(self.batch, value, f"stage {self.stage.name!r} trains ({', '.join(self.stage.train)})")
+        returned = returned_losses(self.nodes.values())
+        values = {**{name: value.mean for name, (_, value) in computed.items()}, **returned}
+        balancer = self._make_balancer(returned)
+        total = self._balance(balancer, values)
+        reached = gradients(total, self._trainable(terms, balancer), self.stage)
+        check_reached(self.stage, self.nodes, reached)
+        observed = self._readable(self.observe)
+        for node in self.nodes.values():
+            node.clear()
+
+        evaluation = Tracer(self.batch, self.places)
+        evaluated, observed_evaluation = self._run_evaluation(used, evaluation, terms)
+        needed = [address for term in evaluated for address in addresses_in(term.config.inputs.values())]
+        stops = not self.stage.find_unused
         objective = Objective(
             self.nodes,
             terms,
             balancer,
-            adapters=frozenset(self.assembly.config.adapters),
-            observed=observed,
+            adapters=frozenset(self.config.adapters),
+            evaluated=frozenset(term.name for term in evaluated),
+            observed=(observed, observed_evaluation),
             frozen_parts=frozen_parts,
-            plans=(train, evaluate),
+            flags=self.flags,
+            plans=(
+                make_plan(self.nodes, self.bound, training.traces, stops=stops),
+                make_plan(self.nodes, [*needed, *observed_evaluation], evaluation.traces, stops=stops),
+            ),
         )
-        total = self._probe_backward(objective, {**values, **returned})
-        unreached = self._unreached(objective)
-        logged = {name: value.detach().float() for name, value in {**values, **returned}.items()}
-        return Wiring(objective, unreached, logged, total.detach())
+        unreached = [name for name, parameter in objective.named_trainable() if id(parameter) not in reached]
+        return Wiring(objective, unreached, [term.name for term in terms if term not in evaluated])
 
-    def _readable(self, address: Address) -> bool:
-        try:
-            self.readers[address](self.batch)
-        except AddressError:
-            return False
-        return True
-
-    def _used(self, addresses: list[Address]) -> list[str]:
-        """Return the names of everything the stage touches, inputs before users."""
-        config = self.assembly.config
-        found: list[str] = []
-
-        def visit(name: str) -> None:
-            if name in found:
-                return
-            fed_by = _fed_by(config.adapters[name] if name in config.adapters else config.models[name])
-            for each in sorted({address.name for address in fed_by if not address.is_batch}):
-                visit(each)
-            found.append(name)
-
-        for address in addresses:
-            if not address.is_batch:
-                visit(address.name)
-        idle = [name for name in self.stage.train if name not in found]
-        if idle:
-            raise WiringError(
-                f"stage {self.stage.name!r} trains {', '.join(map(repr, idle))}, but no loss looks at "
-                f"{'it' if len(idle) == 1 else 'them'}",
-                place=self.stage.place,
-                repair="bind a loss's input to it, or take it out of train:",
-            )
-        # `like` gives a shape only, so what it names is probed but feeds nothing.
-        for name in list(found):
-            adapter = config.adapters.get(name)
-            if adapter and adapter.like and not adapter.like.is_batch:
-                visit(adapter.like.name)
-        return _likes_first(found, config.adapters)
+    def _places(self) -> dict[str, Place]:
+        """Return where each address stands, for messages; a model's own inputs come before a term's."""
+        places: dict[str, Place] = {}
+        for term in self.stage.terms:
+            places.update({str(address): term.place for address in addresses_in(term.inputs.values())})
+        for adapter in self.config.adapters.values():
+            bound = [*adapter.inputs.values(), *([adapter.like] if adapter.like else [])]
+            places.update({str(address): adapter.place for address in addresses_in(bound)})
+        for model in self.config.models.values():
+            places.update({str(each): model.place for each in addresses_in([*model.args, *model.kwargs.values()])})
+        return places
 
     def _make_model_nodes(self, used: list[str]) -> None:
         for name in used:
-            config = self.assembly.config.models.get(name)
-            if config is None:
-                continue
-            self.nodes[name] = Node(
-                name,
-                self.assembly.models[name],
-                args=config.args,
-                kwargs=config.kwargs,
-                extractor=_made(config.output, config.place),
-                frozen=name not in self.stage.train,
-                clone_captures=config.clone_captures,
-                place=config.place,
-            )
+            if name in self.config.models:
+                config = self.config.models[name]
+                self.nodes[name] = Node(
+                    name,
+                    self.assembly.models[name],
+                    args=config.args,
+                    kwargs=config.kwargs,
+                    extractor=_made(config.output, config.place),
+                    frozen=name not in self.stage.train,
+                    clone_captures=config.clone_captures,
+                    place=config.place,
+                )
 
-    def _freeze(self) -> None:
-        for name, node in self.nodes.items():
-            if node.frozen:
-                self.assembly.check_trained(name, self.stage.name, node.place)
-                freeze(node.module)
-            else:
-                self.assembly.restore_flags(name)
-                node.module.train()
+    def _freeze_models(self) -> None:
+        check_apart(self.nodes, self.stage)
+        for node in self.nodes.values():
+            self._set_mode(node)
+
+    def _set_mode(self, node: Node) -> None:
+        self.flags.keep(node.name, node.module)
+        if node.frozen:
+            self.assembly.check_trained(node.name, self.stage.name, node.place)
+            freeze(node.module)
+        else:
+            node.module.train()
 
     def _freeze_patterns(self) -> list[nn.Module]:
         trained = {name: node.module for name, node in self.nodes.items() if not node.frozen}
-        place = self.assembly.config.place("stages", self.stage.index, "freeze")
+        place = self.config.place("stages", self.stage.index, "freeze")
         return freeze_parts(trained, self.stage.freeze, place, names=frozenset(self.nodes))
 
-    def _probe_forward(self, used: list[str], placed: list[tuple[Address, Place]]) -> None:
-        """Run everything once, in order, tracing calls; adapters are set up when their turn comes."""
-        wanted = list(placed) + [(address, self.stage.place) for address in self.observe]
+    def _run_all(self, used: list[str], tracer: Tracer) -> None:
+        """Run everything once, in order; adapters are set up when their turn comes."""
+        self._read_into("batch")
         for name in used:
-            adapter = self.assembly.config.adapters.get(name)
-            if adapter is not None:
-                wanted += [(address, adapter.place) for address in _fed_by(adapter)]
-                wanted += [(adapter.like, adapter.place)] if adapter.like else []
-        for node in self.nodes.values():
-            wanted += [(address, node.place) for address in node.addresses()]
-        for name in used:
-            if name in self.assembly.config.adapters:
-                self._make_adapter_node(self.assembly.config.adapters[name])
+            if name in self.config.adapters:
+                self._make_adapter_node(self.config.adapters[name])
             node = self.nodes[name]
-            self._read_into(wanted, {name, "batch"})
-            self._run_traced(node)
+            self._read_into(name)
+            node.connect(self.readers)
+            tracer.run(node)
+            node.always_full = not node.frozen and bool(node.extracted and node.extracted.losses)
 
     def _make_adapter_node(self, config: AdapterConfig) -> None:
-        inputs = {key: _bound_reader(bound, self.readers) for key, bound in config.inputs.items()}
-        values = {key: _read(read, self.batch, config.place) for key, read in inputs.items()}
-        facts = described(values, self.facts)
-        if config.like is not None:
-            facts = replace(facts, like=TensorFacts.of(_read(self.readers[config.like], self.batch, config.place)))
+        try:
+            values = {key: bound_reader(bound, self.readers)(self.batch) for key, bound in config.inputs.items()}
+            facts = described(values, self.facts)
+            if config.like is not None:
+                facts = replace(facts, like=TensorFacts.of(self._shape_of(config.like)))
+        except AddressError as error:
+            raise error.at(config.place) from None
         module = self.assembly.adapter(config, facts)
-        frozen = config.name not in self.stage.train
-        if frozen:
-            freeze(module)
-        else:
-            self.assembly.restore_flags(config.name)
-            module.train()
+        node = Node(
+            config.name,
+            module,
+            kwargs=config.inputs,
+            frozen=config.name not in self.stage.train,
+            place=config.place,
+        )
+        self._set_mode(node)
         self.keeper.keep(module)
-        self.nodes[config.name] = Node(config.name, module, kwargs=config.inputs, frozen=frozen, place=config.place)
+        self.nodes[config.name] = node
 
-    def _read_into(self, wanted: list[tuple[Address, Place]], names: set[str]) -> None:
-        ready = [(address, place) for address, place in wanted if address.name in names and address not in self.readers]
-        self.readers.update(make_readers(self.nodes, ready))
+    def _shape_of(self, like: Address) -> Any:
+        return self.readers[like](self.batch) if like.is_batch else self.nodes[like.name].peek(like, self.batch)
 
-    def _run_traced(self, node: Node) -> None:
-        capture = node.capture
-        node.connect(self.readers)
-        trace: list[Event] = []
-        capture.trace = trace
-        try:
-            with torch.enable_grad():
-                node.run(self.batch)
-        except AddressError as error:
-            raise at_place(error, self._place_of(error, node)) from None
-        except Exception as error:  # a model may fail in any way; the cause is chained and named
-            raise failed_call(node, self.batch, error) from error
-        finally:
-            capture.trace = None
-        self.traces[node.name] = trace
-        try:
-            capture.check_calls(trace, "eval mode" if node.frozen else "training mode")
-        except AddressError as error:
-            raise at_place(error, self._place_of(error, node)) from None
-        node.always_full = node.extracted is not None and bool(node.extracted.losses) and not node.frozen
+    def _read_into(self, name: str) -> None:
+        """Make the readers of every address into one node (or the batch) that the stage uses."""
+        bound = [*self.bound, *self.observe, *self.observe_evaluation]
+        likes = []
+        for adapter in self.config.adapters.values():
+            bound += addresses_in(adapter.inputs.values())
+            likes += [adapter.like] if adapter.like else []
+        for node in self.nodes.values():
+            bound += node.addresses()
+        ready = [address for address in (*bound, *likes) if address.name == name]
+        self.readers.update(make_readers(self.nodes, ready, self.places))
 
-    def _place_of(self, error: AddressError, node: Node) -> Place:
-        text = error.problem.what.split(": ")[0]
-        if any(str(address) == text for address in node.addresses()):
-            return node.place
-        for term in self.stage.terms:
-            if any(str(address) == text for address in term_addresses(term)):
-                return term.place
-        for adapter in self.assembly.config.adapters.values():
-            if any(str(address) == text for address in _fed_by(adapter)):
-                return adapter.place
-        return node.place
+    def _keep_used_slots(self) -> None:
+        used = {*self.bound, *self.observe, *self.observe_evaluation}
+        for node in self.nodes.values():
+            used |= set(node.addresses())
+        for node in self.nodes.values():
+            node.capture.retain(used)
 
-    def _check_adapters_frozen(self) -> None:
-        for name, adapter in self.assembly.config.adapters.items():
-            if name in self.nodes and self.nodes[name].frozen:
-                self.assembly.check_trained(name, self.stage.name, adapter.place)
+    def _readable(self, addresses: Iterable[Address]) -> dict[Address, Reader]:
+        found = {}
+        for address in addresses:
+            try:
+                self.readers[address](self.batch)
+            except AddressError:
+                continue  # whoever asked compares what it got
+            found[address] = self.readers[address]
+        return found
 
-    def _make_terms(self) -> list[Term]:
-        terms = []
-        for config in self.stage.terms:
-            with forked_generators(derive_seed(self.assembly.config.seed, "loss", self.stage.name, config.name)):
-                loss = make_term_loss(config)
-                readers = {key: _bound_reader(bound, self.readers) for key, bound in config.inputs.items()}
-                term = Term(config, loss, readers)
-                try:
-                    set_up(loss, term.facts(self.batch, self.facts))
-                except KdcoreError as error:
-                    raise at_place(error, config.place) from None
-                except Exception as error:  # a loss may fail in any way; the cause is chained and named
-                    what = f"term {config.name!r} ({config.loss.registered}) could not be set up: {reason(error)}"
-                    raise WiringError(what, place=config.place) from error
-            loss.to(self.assembly.device)
-            _check_dimensions(f"term {config.name!r}", loss, config.place)
-            loss.train()
-            self.keeper.keep(loss)
-            terms.append(term)
-        return terms
+    def _run_evaluation(
+        self, used: list[str], tracer: Tracer, terms: list[Term]
+    ) -> tuple[list[Term], dict[Address, Reader]]:
+        """Run everything once in eval mode and return what can be evaluated there."""
+        with torch.no_grad():
+            for name in used:
+                self.nodes[name].module.eval()
+                tracer.run(self.nodes[name], required=False)
+            evaluated = [term for term in terms if term.readable(self.batch)]
+            return evaluated, self._readable([*self.observe, *self.observe_evaluation])
 
-    def _returned_losses(self) -> dict[str, Tensor]:
-        return {
-            f"{node.name}.{key}": loss
-            for node in self.nodes.values()
-            if not node.frozen and node.extracted is not None
-            for key, loss in node.extracted.losses.items()
-        }
+    def _make_term(self, config: Any) -> Term:
+        with forked_generators(derive_seed(self.config.seed, "loss", self.stage.name, config.name)):
+            loss = make_term_loss(config)
+            readers = {key: bound_reader(bound, self.readers) for key, bound in config.inputs.items()}
+            term = Term(config, loss, readers, self.assembly.device)
+            try:
+                set_up(loss, term.facts(self.batch, self.facts))
+            except KdcoreError as error:
+                raise error.at(config.place) from None
+            except Exception as error:  # a loss may fail in any way; the cause is chained and named
+                what = f"term {config.name!r} ({config.loss.registered}) could not be set up: {reason(error)}"
+                raise WiringError(what, place=config.place) from error
+        self._adopt(f"term {config.name!r}", loss, config.place)
+        return term
 
-    def _make_balancer(self, returned: dict[str, None]) -> nn.Module:
+    def _make_balancer(self, returned: Mapping[str, Tensor]) -> nn.Module:
         part = self.stage.balancer
         weights: dict[str, float | None] = {term.name: term.weight for term in self.stage.terms}
         try:
-            balancer = part.build(terms={**weights, **returned})
+            balancer = part.build(terms={**weights, **dict.fromkeys(returned)})
             set_up(balancer, self.facts)
         except KdcoreError as error:
-            raise at_place(error, part.place) from None
+            raise error.at(part.place) from None
         except Exception as error:  # a balancer may fail in any way; the cause is chained and named
             raise WiringError(f"{part.registered}: {reason(error)}", place=part.place) from error
         if not isinstance(balancer, nn.Module):
             raise WiringError(f"{part.registered} made a {type(balancer).__name__}, not an nn.Module", place=part.place)
-        balancer.to(self.assembly.device)
-        _check_dimensions(str(part.registered), balancer, part.place)
-        balancer.train()
-        self.keeper.keep(balancer)
+        self._adopt(str(part.registered), balancer, part.place)
         return balancer
 
-    def _probe_backward(self, objective: Objective, values: Mapping[str, Tensor]) -> Tensor:
+    def _adopt(self, what: str, module: nn.Module, place: Place) -> None:
+        """Bring a loss or balancer to the device, once it is sure that it is nobody else's."""
+        owners = {id(each): node.name for node in self.nodes.values() for each in node.module.modules()}
+        taken = [name for name, each in module.named_modules() if id(each) in owners]
+        if taken:
+            raise WiringError(
+                f"{what} made a module of {owners[id(module.get_submodule(taken[0]))]!r} its own, as {taken[0]!r}: "
+                "it would be trained and saved with the loss",
+                place=place,
+                repair="a loss keeps what it needs of a module as buffers, or reads it from its input in each step",
+            )
+        flat = [name for name, parameter in module.named_parameters() if parameter.dim() == 0]
+        if flat:
+            raise WiringError(
+                f"{what}: its own parameters {flat} have no dimension, which sharded training cannot split",
+                place=place,
+                repair="give them shape (1,)",
+            )
+        module.to(self.assembly.device)
+        module.train()
+        self.keeper.keep(module)
+
+    def _balance(self, balancer: nn.Module, values: Mapping[str, Tensor]) -> Tensor:
         part = self.stage.balancer
         try:
             with torch.enable_grad():
-                total = objective.balancer(dict(values))
+                total = balancer(dict(values))
         except Exception as error:  # a balancer may fail in any way; the cause is chained and named
             what = f"{part.registered} failed on the terms {', '.join(values)}: {reason(error)}"
             raise WiringError(what, place=part.place) from error
         if not isinstance(total, Tensor) or total.dim() > 0:
-            what = f"{part.registered} must return a scalar, found {describe(total)}"
-            raise WiringError(what, place=part.place)
-        if not total.requires_grad:
-            raise WiringError(
-                f"no term of stage {self.stage.name!r} depends on what it trains ({', '.join(self.stage.train)})",
-                place=self.stage.place,
-                repair="bind a loss's input to it; the teacher's side of a loss is detached",
-            )
-        try:
-            total.backward()  # type: ignore[no-untyped-call]
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            raise WiringError(
-                f"the backward pass of stage {self.stage.name!r} failed: {reason(error)}",
-                place=self.stage.place,
-                repair="look for a loss or adapter that changes its inputs in place",
-            ) from error
+            raise WiringError(f"{part.registered} must return a scalar tensor", place=part.place)
         return total
 
-    def _unreached(self, objective: Objective) -> list[str]:
-        """Freeze what the probe's backward left without gradient, and return its names."""
-        for name in self.stage.train:
-            parameters = [each for each in self.nodes[name].module.parameters() if each.requires_grad]
-            if not parameters:
-                raise WiringError(
-                    f"{name!r} is trained in stage {self.stage.name!r} but has no parameter that may learn",
-                    place=self.stage.place,
-                    repair="take it out of train:, or loosen freeze:",
-                )
-            if all(each.grad is None for each in parameters):
-                raise WiringError(
-                    f"{name!r} is trained in stage {self.stage.name!r}, but no term's gradient reaches it",
-                    place=self.stage.place,
-                    repair="bind an input of a loss that is not detached (the student's side) to it",
-                )
-        unreached = [name for name, parameter in objective.named_trainable() if parameter.grad is None]
-        if not self.stage.find_unused:
-            trainable = dict(objective.named_trainable())
-            for name in unreached:
-                trainable[name].requires_grad_(False)
-        return unreached
+    def _trainable(self, terms: list[Term], balancer: nn.Module) -> list[nn.Parameter]:
+        trained = [node.module for node in self.nodes.values() if not node.frozen]
+        modules = [*trained, *(term.loss for term in terms), balancer]
+        found = {id(each): each for module in modules for each in module.parameters() if each.requires_grad}
+        return list(found.values())
 
 
 def _made(part: Part, place: Place) -> Any:
     try:
         return part.build()
     except KdcoreError as error:
-        raise at_place(error, place) from error
+        raise error.at(place) from error
     except Exception as error:  # a factory may fail in any way; the cause is chained and named
         raise WiringError(f"{part.registered} could not be built: {reason(error)}", place=place) from error
-
-
-def _fed_by(config: ModelConfig | AdapterConfig) -> list[Address]:
-    bound = [*config.args, *config.kwargs.values()] if isinstance(config, ModelConfig) else [*config.inputs.values()]
-    flat = [each for item in bound for each in (item if isinstance(item, list) else [item])]
-    return [each for each in flat if isinstance(each, Address)]
-
-
-def _likes_first(names: list[str], adapters: Mapping[str, AdapterConfig]) -> list[str]:
-    """Reorder so that what an adapter's `like` names runs before the adapter is set up."""
-    result: list[str] = []
-
-    def visit(name: str, waiting: frozenset[str]) -> None:
-        if name in result or name in waiting:
-            return
-        adapter = adapters.get(name)
-        if adapter is not None:
-            needs = {address.name for address in _fed_by(adapter)} | ({adapter.like.name} if adapter.like else set())
-            for each in names:
-                if each in needs:
-                    visit(each, waiting | {name})
-        result.append(name)
-
-    for name in names:
-        visit(name, frozenset())
-    return result
-
-
-def _bound_reader(bound: Address | list[Address], readers: Mapping[Address, Reader]) -> Reader:
-    return list_reader([readers[each] for each in bound]) if isinstance(bound, list) else readers[bound]
-
-
-def _read(read: Reader, batch: Batch, place: Place) -> object:
-    try:
-        return read(batch)
-    except AddressError as error:
-        raise at_place(error, place) from None
-
-
-def _check_dimensions(what: str, module: nn.Module, place: Place) -> None:
-    flat = [name for name, parameter in module.named_parameters() if parameter.dim() == 0]
-    if flat:
-        raise WiringError(
-            f"{what}: its own parameters {flat} have no dimension, which sharded training cannot split",
-            place=place,
-            repair="give them shape (1,)",
-        )

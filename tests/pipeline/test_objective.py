@@ -11,11 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from kdcore.errors import AddressError, WiringError
+from kdcore.contracts import Facts
+from kdcore.errors import AddressError, ConfigError, WiringError
+from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.capture import StopForward, hooks_of_captures
 from kdcore.pipeline.objective import Share
+from kdcore.pipeline.wire import wire
 
-from .toys import DictNet, Head, InplaceNet, Net, make_batch, objective, one_stage
+from .toys import DictNet, Head, InplaceNet, Net, config, make_batch, objective, one_stage
 
 HINT = "{hint: {type: mse, inputs: {input: student:block2, target: teacher:block2}}}"
 CE = "{ce: ce}"
@@ -222,13 +225,39 @@ def test_the_probe_undoes_itself() -> None:
     assert all(parameter.grad is None for parameter in models["student"].parameters())
 
 
-def test_what_no_gradient_reaches_is_frozen() -> None:
+def test_what_no_gradient_reaches_is_reported_and_stays_as_it_is() -> None:
     models = nets()
-    built = objective(one_stage(HINT), models)
-    names = {name for name, _ in built.named_trainable()}
-    assert names == {f"student.{path}" for path, _ in models["student"].named_parameters() if path.startswith("block")}
-    kept = objective(one_stage(HINT) + "    find_unused: true\n", nets())
-    assert "student.fc.weight" in {name for name, _ in kept.named_trainable()}
+    checked = config("models: {teacher: {}, student: {}}\n" + one_stage(HINT))
+    assembly = Assembly.build(checked, torch.device("cpu"), given=models)
+    wiring = wire(checked.stages[0], assembly, make_batch(), Facts())
+    assert set(wiring.unreached) == {f"student.{path}" for path, _ in models["student"].named_parameters() if not path.startswith("block")}  # fmt: skip
+    wiring.objective(make_batch()).total.backward()
+    assert models["student"].fc.weight.grad is None
+    assert all(parameter.requires_grad for parameter in models["student"].parameters())
+
+
+def test_one_stage_after_the_other_on_the_same_models() -> None:
+    models = nets()
+    stages = (
+        "models: {teacher: {}, student: {}}\nstages:\n"
+        f"  - {{name: hint, train: [student], losses: {HINT}, freeze: [student.block1]}}\n"
+        "  - {name: teach, train: [teacher], losses: {l: {type: mse, inputs: {input: teacher, target: student}}}}\n"
+    )
+    first = objective(stages, models, stage="hint")
+    assert "student.block1.0.weight" not in dict(first.named_trainable())
+    first.close()
+    assert all(parameter.requires_grad for model in models.values() for parameter in model.parameters())
+    second = objective(stages, models, stage="teach")
+    assert {name.split(".")[0] for name, _ in second.named_trainable()} == {"teacher"}
+    assert not any(parameter.requires_grad for parameter in models["student"].parameters())
+
+
+def test_a_failed_build_leaves_the_models_as_they_were() -> None:
+    models = nets()
+    with pytest.raises(AddressError):
+        objective(one_stage("{l: {type: mse, inputs: {input: 'student:nowhere', target: teacher}}}"), models)
+    assert all(parameter.requires_grad for model in models.values() for parameter in model.parameters())
+    assert all(not hooks_of_captures(dict(model.named_modules())) for model in models.values())
 
 
 def test_a_deep_copied_student_does_not_write_into_the_original() -> None:
@@ -257,7 +286,7 @@ def test_captures_are_cleared_after_each_step_even_after_an_error() -> None:
     with pytest.raises(WiringError, match=r"'teacher' \(Net\) failed in its forward on batch:input"):
         built(bad)
     for node in built._nodes.values():
-        assert all(not isinstance(slot.value, torch.Tensor) for slot in node.capture.slots.values())
+        assert all(not slot._kept for slot in node.capture.slots.values())
         assert not node.capture.active
     built(make_batch())
 
@@ -366,7 +395,7 @@ def test_parts_of_a_step_add_up_to_the_whole_for_losses_over_positions() -> None
     ],
 )  # fmt: skip
 def test_mistakes_name_place_and_repair(text: str, message: str) -> None:
-    with pytest.raises((AddressError, WiringError), match=message) as caught:
+    with pytest.raises((AddressError, ConfigError, WiringError), match=message) as caught:
         objective(text, nets())
     assert "<config>:" in str(caught.value)
 
