@@ -110,6 +110,7 @@ class Component:
         paper: where the method was published.
         inputs: what a loss, wrapper or adapter is called with.
         takes_lists: for wrappers: any input of the wrapped loss may be bound to a list.
+        shift: for wrappers: by how many positions labels are compared later than outputs; metrics follow it.
         check: what a JSON Schema cannot say; torch-free.
         stages: a word on how many stages the method needs, for the methods page.
     """
@@ -121,6 +122,7 @@ class Component:
     paper: Paper | None = None
     inputs: tuple[Input, ...] = ()
     takes_lists: bool = False
+    shift: int = 0
     check: Check | None = None
     stages: str = "one"
 

@@ -69,7 +69,7 @@ def main() -> None:
     """Train a teacher, a student alone and the same student distilled."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=280, help="optimizer steps of each training (default 280)")
+    parser.add_argument("--steps", type=int, default=150, help="optimizer steps of each training (default 150)")
     options = parser.parse_args()
     torch.manual_seed(options.seed)
 

@@ -120,6 +120,7 @@ class MetricsConfig:
     target: Address
     class_dim: int
     ignore_index: int
+    shift: int = 0
     explicit: bool = False
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kdcore.component import Kind
+from kdcore.component import CheckContext, Kind
 from kdcore.config.checker import Checker, expand
 from kdcore.config.config import AdapterConfig, Argument, Constant, DataConfig, ModelConfig, Path
 from kdcore.errors import suggestion
@@ -19,6 +19,7 @@ def check_data(checker: Checker, data: dict[str, Any]) -> dict[str, DataConfig]:
         part = checker.part(Kind.DATASET, node, path)
         if part is None:
             continue
+        checker.component_check(part, CheckContext(), path)
         if "sampler" in node and node.get("shuffle"):
             checker.problem("shuffle and sampler both choose the order", (*path, "sampler"), "remove one of them")
         if node.get("prefetch_factor") and not node.get("num_workers"):
@@ -59,6 +60,9 @@ def check_models(checker: Checker, models: dict[str, Any], *, external: bool) ->
             )
         output = checker.part(Kind.OUTPUT_EXTRACTOR, expand(node, "output"), (*path, "output"))
         args, kwargs = _call(checker, node["inputs"], (*path, "inputs"))
+        for each, where in ((part, path), (output, (*path, "output"))):
+            if each is not None:
+                checker.component_check(each, CheckContext(), where)
         if output is not None:
             checked[name] = ModelConfig(
                 name=name,
@@ -85,6 +89,8 @@ def check_adapters(checker: Checker, adapters: dict[str, Any], models: Mapping[s
         if part is None:
             continue
         inputs = checker.bindings(part.registered.component.inputs, node.get("inputs"), path, str(part.registered))
+        written = {key: str(bound) for key, bound in inputs.items() if not isinstance(bound, list)}
+        checker.component_check(part, CheckContext(inputs=written), path)
         like = checker.address(node["like"], (*path, "like")) if "like" in node else None
         checked[name] = AdapterConfig(
             name=name,

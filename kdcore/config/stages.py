@@ -198,6 +198,7 @@ class StageChecker:
             target=target or Address("batch", "target"),
             class_dim=node.get("class_dim", -1),
             ignore_index=node.get("ignore_index", -100),
+            shift=node.get("shift", max((_shift(term) for term in terms), default=0)),
             explicit=explicit,
         )
 
@@ -278,6 +279,10 @@ def term_addresses(term: TermConfig) -> list[Address]:
 def metric_name(kind: Mapping[str, Any]) -> str:
     """Return how a metric is called in `<split>/<model>/<name>`."""
     return f"top_{kind.get('k', 5)}" if kind.get("type") == "top_k" else str(kind.get("type"))
+
+
+def _shift(term: TermConfig) -> int:
+    return sum(wrapper.registered.component.shift for wrapper in term.wrappers)
 
 
 def _is_output(address: Address) -> bool:

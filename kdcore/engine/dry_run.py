@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 from kdcore.config.config import Config, StageConfig
 from kdcore.engine.data import Datasets
@@ -72,6 +70,7 @@ def rehearse(
     Afterwards the assembly counts what the stage trains as trained; `gradients` also measures each term.
     """
     loaders = StageLoaders(config, stage, datasets)
+    assembly.begin(stage)
     wiring, batch = wire_stage(stage, assembly, loaders, assembly.device)
     objective = wiring.objective
     try:
@@ -111,13 +110,16 @@ def _try_training(config: Config, stage: StageConfig, objective: Objective, load
 def _term_reports(config: Config, stage: StageConfig, objective: Objective, batch: dict[str, Any]) -> list[TermReport]:
     parameters = [parameter for _, parameter in objective.named_trainable()]
     reports = []
+    # A real backward pass per term, because reentrant checkpoints refuse anything less.
     with undone([objective], derive_seed(config.seed, "probe", stage.name)):
         objective.train()
         for name, value in objective.term_values(batch).items():
-            gradients: tuple[Tensor | None, ...] = (None,)
+            for parameter in parameters:
+                parameter.grad = None
             if value.requires_grad:
-                gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
-            norm = sum(float(each.double().square().sum()) for each in gradients if each is not None) ** 0.5
+                value.backward(retain_graph=True)  # type: ignore[no-untyped-call]
+            squares = [float(each.grad.double().square().sum()) for each in parameters if each.grad is not None]
+            norm = sum(squares) ** 0.5
             reports.append(TermReport(name, float(value.detach()), norm))
     return reports
 

@@ -93,6 +93,9 @@ class Judge:
         if self.rows_per_sample > 1:
             target = target[:: self.rows_per_sample] if len(target) == len(output) else target
             output = output[:: self.rows_per_sample]
+        # As a causal language model's loss: what is said at t is about t + shift.
+        if self.config.shift and target.dim() > 1:
+            output, target = output[:, : -self.config.shift], target[:, self.config.shift :]
         dim = self.config.class_dim
         if self._depth == 1:
             ranked = output.argmax(dim).unsqueeze(-1)

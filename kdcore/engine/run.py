@@ -45,7 +45,7 @@ class _Run:
         self.progress = progress
         self.hook = registry.manager.hook
         self.registry = registry
-        self.results: dict[str, Any] = {"status": "running", "seconds": 0.0, "stages": [], "rows": []}
+        self.results: dict[str, Any] = {"status": "running", "seconds": 0.0, "stages": [], "rows": [], "warnings": []}
 
     def execute(self) -> Path:
         config = self.config
@@ -72,10 +72,18 @@ class _Run:
         finally:
             self.results.update(status=status, seconds=round(time.perf_counter() - started, 3))
             folder.write_json("results.json", self.results)
-            report = write_report(folder.path)
+            report = self._report(folder)
             self._call("run_ended", folder=folder.path, status=status)
         self.progress.run_ended(self.results["rows"], report)
         return folder.path
+
+    def _report(self, folder: RunFolder) -> Path | None:
+        try:
+            return write_report(folder.path)
+        except Exception as error:  # neither the results nor the error that ended the run may be lost to a report
+            _log.warning("the report could not be written", exc_info=error)
+            self.progress.message(f"the report could not be written: {error}; kd report {folder.path} tries again")
+            return None
 
     def _rehearse(self, assembly: Assembly, datasets: Datasets) -> list[StagePlan]:
         """Wire every stage once: a mistake in the last one must not show after the others have trained."""
@@ -106,17 +114,22 @@ class _Run:
                 result = live.run(judged_before=judged)
                 self.results["stages"].append(result.summary)
                 self.results["rows"].extend(result.rows)
+                self.results["warnings"].extend(result.warnings)
                 folder.write_json("results.json", self.results)
                 self.progress.stage_ended(_told(result.rows))
         finally:
             board.close()
 
     def _call(self, name: str, **arguments: Any) -> None:
-        try:
-            getattr(self.hook, name)(**arguments)
-        except Exception as error:  # a plugin that only watches must not end a run
-            _log.warning("a plugin's %s hook failed", name, exc_info=error)
-            self.progress.message(f"a plugin's {name} hook failed and is ignored: {type(error).__name__}: {error}")
+        """Tell every plugin that wants to know; one that fails or draws random numbers changes nothing."""
+        for each in getattr(self.hook, name).get_hookimpls():
+            try:
+                with forked_generators():
+                    each.function(**{key: arguments[key] for key in each.argnames})
+            except Exception as error:  # a plugin that only watches must not end a run
+                _log.warning("the %s hook of %s failed", name, each.plugin_name, exc_info=error)
+                what = f"{type(error).__name__}: {error}"
+                self.progress.message(f"the {name} hook of {each.plugin_name} failed and is ignored: {what}")
 
 
 def _told(rows: list[dict[str, Any]]) -> str:

@@ -60,6 +60,7 @@ class StageResult:
 
     summary: dict[str, Any]
     rows: list[dict[str, Any]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ class StageRun:
         self.epoch_ended = epoch_ended
         self.device = assembly.device
         self.loaders = loaders
+        self.warnings: list[str] = []
 
     def run(self, judged_before: frozenset[str] = frozenset()) -> StageResult:
         """Train all epochs and return the result; models keep the best or last weights."""
@@ -141,9 +143,7 @@ class StageRun:
             loaders = self.loaders.by_role
             self.judged, teachers = find_judged(self.config, stage, assembly, loaders, objective, batch)
             check_accumulation(stage, objective, batch)
-            for name in wiring.unreached:
-                if stage.find_unused:
-                    self.progress.message(f"{name} got no gradient from the first batch; it stays trainable")
+            self._warn_of(wiring)
             trainer = self._trainer(objective)
             # Everything random from here on follows from the seed and the stage, whatever ran before.
             seed_everything(derive_seed(self.config.seed, "train", stage.name))
@@ -156,9 +156,24 @@ class StageRun:
             rows = self._test(objective, batch, teachers)
         finally:
             objective.close()
-        return StageResult(self._summary(best, epochs), rows)
+        return StageResult(self._summary(best, epochs), rows, self.warnings)
+
+    def _warn(self, text: str) -> None:
+        self.warnings.append(f"stage {self.stage.name}: {text}")
+        self.progress.message(self.warnings[-1])
+
+    def _warn_of(self, wiring: Wiring) -> None:
+        if wiring.not_evaluated:
+            self._warn(f"not evaluated, because they exist in training only: {', '.join(wiring.not_evaluated)}")
+        if wiring.unreached:
+            count, some = len(wiring.unreached), ", ".join(wiring.unreached[:3])
+            more = ", ..." if count > 3 else ""
+            self.progress.message(
+                f"the first batch's gradient did not reach {count} trainable parameters: {some}{more}"
+            )
 
     def _start_weights(self) -> None:
+        self.assembly.begin(self.stage)
         for name, start in self.stage.start.items():
             load_state(self.assembly.models[name], self.folder.weights(start.stage, start.model), self.stage.place)
 
@@ -194,6 +209,8 @@ class StageRun:
             if trainer.scheduler is not None:
                 trainer.scheduler.epoch_ended(metrics)
             done = epoch + 1
+            if not math.isfinite(metrics["train/loss"]):
+                self._warn(f"train/loss is {metrics['train/loss']} in epoch {done}")
             state = {"stage": stage.name, "epoch": done, "step": trainer.step, **_training_state(trainer)}
             save_checkpoint(checkpoints / "last", objective, state)
             if best is not None and best.update(epoch, metrics):

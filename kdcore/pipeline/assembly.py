@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from kdcore.config.config import AdapterConfig, Config, ModelConfig, Part, WeightsConfig
-from kdcore.contracts import Facts, set_up
+from kdcore.config.config import AdapterConfig, Config, ModelConfig, Part, StageConfig, WeightsConfig
+from kdcore.config.stages import INITIAL
+from kdcore.contracts import Facts, TensorFacts, set_up
 from kdcore.errors import KdcoreError, Place, WiringError
 from kdcore.pipeline.node import describe, reason
 from kdcore.pipeline.randomness import derive_seed, forked_generators
@@ -57,8 +58,32 @@ class Assembly:
                 except Exception as error:  # an adapter may fail in any way; the cause is chained and named
                     raise _setup_failed(config.name, facts, error, config.place) from error
             self._load(config.name, module, config.weights)
-            self.adapters[config.name] = module.to(self.device)
+            # Parameters are made in torch's default dtype; features of a float64 or bfloat16 model are not.
+            dtypes = {each.dtype for each in facts.inputs.values() if isinstance(each, TensorFacts)}
+            floating = {dtype for dtype in dtypes if dtype.is_floating_point}
+            self.adapters[config.name] = (
+                module.to(self.device, *floating) if len(floating) == 1 else module.to(self.device)
+            )
         return self.adapters[config.name]
+
+    def begin(self, stage: StageConfig) -> None:
+        """Take note of what the weights are that `start:` gives; raises WiringError if they do not fit."""
+        for name, start in stage.start.items():
+            own, other = (
+                {key: tuple(value.shape) for key, value in self.models[each].state_dict().items()}
+                for each in (name, start.model)
+            )
+            if own != other:
+                differing = sorted(key for key in own.keys() | other.keys() if own.get(key) != other.get(key))
+                raise WiringError(
+                    f"{name!r} cannot start from {start.model!r}: they differ in {', '.join(differing[:5])}",
+                    place=stage.place,
+                    repair="a model starts from one of the same type and params",
+                )
+            if start.stage != INITIAL or start.model in self.loaded:
+                self.trained.add(name)
+            elif name not in self.loaded:
+                self.trained.discard(name)
 
     def check_trained(self, name: str, stage: str, place: Place) -> None:
         """Raise WiringError if a frozen part of a stage has nothing but random weights."""

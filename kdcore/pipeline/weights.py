@@ -33,6 +33,7 @@ def load_weights(name: str, module: nn.Module, config: WeightsConfig) -> str:
     file = Path(config.file).expanduser()
     state = _named_tensors(read_tensors(file, config.place), config)
     own = module.state_dict()
+    state = _with_tied(state, own)
     shapes = [
         f"{key} is {tuple(state[key].shape)} in the file and {tuple(own[key].shape)} in the model"
         for key in own.keys() & state.keys()
@@ -60,6 +61,14 @@ def load_weights(name: str, module: nn.Module, config: WeightsConfig) -> str:
     text = f"{name}: loaded {len(own) - len(missing)} of {len(own)} tensors from {file}"
     text += f"; kept as built: {_listed(missing)}" if missing else ""
     return text + (f"; ignored: {_listed(unexpected)}" if unexpected else "")
+
+
+def _with_tied(state: dict[str, Tensor], own: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Add the names that a file leaves out because the model ties them to others."""
+    owners = {value.data_ptr(): key for key, value in own.items() if isinstance(value, Tensor) and key in state}
+    missing = {key: value for key, value in own.items() if isinstance(value, Tensor) and key not in state}
+    tied = {key: state[owners[value.data_ptr()]] for key, value in missing.items() if value.data_ptr() in owners}
+    return {**state, **{key: value for key, value in tied.items() if value.shape == own[key].shape}}
 
 
 def load_state(module: nn.Module, file: Path, place: Place = Place()) -> None:

@@ -143,6 +143,17 @@ def test_mistakes_name_the_repair(old: str, new: str, message: str) -> None:
     assert any(re.search(message, each) for each in found), found
 
 
+def test_metrics_follow_the_shift_of_a_wrapper() -> None:
+    text = """\
+version: 1
+models: {student: {}}
+stages:
+  - {name: s, train: [student], losses: {ce: {type: cross_entropy, wrapper: causal}}}
+"""
+    assert load_config(text, external_models=()).stages[0].metrics.shift == 1
+    assert load_config(text.replace(", wrapper: causal", ""), external_models=()).stages[0].metrics.shift == 0
+
+
 def test_a_cycle_of_adapters_is_an_error() -> None:
     text = GOOD.replace("x: 'student:block2'", "x: other").replace(
         "stages:", "  other: {type: conv1x1, inputs: {x: proj}, like: 'teacher:block2'}\nstages:"

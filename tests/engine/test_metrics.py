@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -92,3 +94,11 @@ def test_what_cannot_be_judged_says_why() -> None:
     assert "[4, 7, 3]" in str(check_judgeable("s", torch.zeros(4, 7, 3), target, metrics(), None))
     with pytest.raises(WiringError, match="3 outputs, but the data set has 10 classes"):
         check_judgeable("s", torch.zeros(4, 3), target, metrics(), 10)
+
+
+def test_shifted_labels_are_judged_where_the_loss_compares_them() -> None:
+    tokens = torch.tensor([[1, 2, 3, 4]])
+    foretells = torch.nn.functional.one_hot(torch.tensor([[2, 3, 4, 0]]), 5).float()
+    judge = Judge(replace(metrics({"type": "accuracy"}), shift=1))
+    judge.add(foretells, tokens)
+    assert judge.compute() == {"accuracy": 1.0}

@@ -309,3 +309,65 @@ def test_a_dry_run_reports_terms_and_changes_nothing(tmp_path: Path) -> None:
     assert reports[1].trainable.keys() == {"student"}
     assert reports[1].frozen == ["teacher"]
     assert not list(tmp_path.iterdir())
+
+
+def test_hooks_that_draw_random_numbers_change_nothing(tmp_path: Path) -> None:
+    class Draws:
+        @hookimpl
+        def epoch_ended(self) -> None:
+            torch.rand(3)
+
+    plugins = Registry.discover()
+    plugins.manager.register(Draws())
+    assert same(weights(execute(tmp_path), "student"), weights(execute(tmp_path, plugins=plugins), "student"))
+
+
+def test_one_failing_hook_does_not_silence_the_others(tmp_path: Path) -> None:
+    calls = []
+
+    class Fails:
+        @hookimpl(tryfirst=True)
+        def run_ended(self) -> None:
+            raise ValueError
+
+    class Counts:
+        @hookimpl(trylast=True)
+        def run_ended(self, status: str) -> None:
+            calls.append(status)
+
+    plugins = Registry.discover()
+    plugins.manager.register(Fails())
+    plugins.manager.register(Counts())
+    execute(tmp_path, "stages.teach.epochs=1", "stages.distill.epochs=1", plugins=plugins)
+    assert calls == ["completed"]
+
+
+def test_starting_from_a_model_of_another_shape_shows_before_training(tmp_path: Path) -> None:
+    with pytest.raises(WiringError, match="'student' cannot start from 'teacher': they differ in"):
+        execute(tmp_path, "stages.distill.start={student: {stage: teach, model: teacher}}")
+    assert not list(tmp_path.glob("tiny/*/metrics.jsonl"))
+
+
+def test_a_teacher_reset_to_random_weights_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(WiringError, match="model 'teacher' is frozen in stage 'distill'.*it would be random"):
+        execute(tmp_path, "stages.distill.start={teacher: initial}")
+
+
+def test_a_term_of_training_only_is_said_not_to_be_evaluated(tmp_path: Path) -> None:
+    from torch import nn
+
+    class Bank(nn.Module):
+        training_only = True
+
+        def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+            assert self.training
+            return (student - teacher.detach()).square().mean()
+
+    plugins = Registry.discover()
+    plugins.register("loss", "bank", Bank)
+    config = load_config(BASE.format(folder=tmp_path), overrides=["stages.distill.losses.b=bank"], plugins=plugins)
+    folder = run(config, quiet=True)
+    metrics = lines(folder)[-1]["metrics"]
+    assert "train/losses/b" in metrics
+    assert "val/losses/b" not in metrics
+    assert results(folder)["warnings"] == ["stage distill: not evaluated, because they exist in training only: b"]

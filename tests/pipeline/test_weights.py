@@ -97,3 +97,17 @@ def test_strict_false_never_accepts_that_nothing_fits(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(1)}, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="do not fit"):
         load(tmp_path / "w.pt", strict=False)
+
+
+def test_names_that_a_file_leaves_out_because_they_are_tied_are_filled_in(tmp_path: Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Embedding(5, 3)
+            self.head = nn.Linear(3, 5, bias=False)
+            self.head.weight = self.embed.weight
+
+    source, target = Tied(), Tied()
+    safetensors.torch.save_model(source, str(tmp_path / "w.safetensors"))
+    assert "loaded 2 of 2" in load(tmp_path / "w.safetensors", target)
+    assert torch.equal(target.embed.weight, source.embed.weight)

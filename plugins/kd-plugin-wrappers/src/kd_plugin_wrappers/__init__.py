@@ -50,6 +50,7 @@ def wrappers() -> list[Component]:
             factory="kd_plugin_wrappers.causal:CausalWrapper",
             schema="schema.json#/$defs/causal",
             summary="shifts positions against labels by one, for models that predict the next token",
+            shift=1,
             check=check_causal,
         ),
     ]
