@@ -60,10 +60,8 @@ class Assembly:
             self._load(config.name, module, config.weights)
             # Parameters are made in torch's default dtype; features of a float64 or bfloat16 model are not.
             dtypes = {each.dtype for each in facts.inputs.values() if isinstance(each, TensorFacts)}
-            floating = {dtype for dtype in dtypes if dtype.is_floating_point}
-            self.adapters[config.name] = (
-                module.to(self.device, *floating) if len(floating) == 1 else module.to(self.device)
-            )
+            floating = [dtype for dtype in dtypes if dtype.is_floating_point]
+            self.adapters[config.name] = module.to(self.device, floating[0] if len(floating) == 1 else None)
         return self.adapters[config.name]
 
     def begin(self, stage: StageConfig) -> None:

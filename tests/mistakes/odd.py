@@ -20,18 +20,22 @@ class Fault(Exception):
     """An exception that only this file knows."""
 
 
-def fail(how: str) -> None:
-    """Fail in the way so named, or not at all."""
-    if how == "key":
-        raise KeyError("hidden")
-    if how == "attribute":
-        raise AttributeError("'Tensor' object has no attribute 'hidden_states'")
-    if how == "assertion":
-        raise AssertionError
-    if how == "division":
-        raise ZeroDivisionError("division by zero")
-    if how == "own":
-        raise Fault("of its own kind")
+FAULTS = {
+    "key": KeyError("hidden"),
+    "attribute": AttributeError("'Tensor' object has no attribute 'hidden_states'"),
+    "assertion": AssertionError(),
+    "division": ZeroDivisionError("division by zero"),
+    "own": Fault("of its own kind"),
+    "memory": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 TiB. GPU 0 has a capacity of less."),
+    "device": RuntimeError("CUDA error: device-side assert triggered"),
+}
+
+
+def fail(how: str, moment: str) -> None:
+    """Fail if `how` is `<moment>/<fault>`."""
+    when, _, fault = how.partition("/")
+    if when == moment:
+        raise FAULTS[fault]
 
 
 class Net(nn.Module):
@@ -39,7 +43,7 @@ class Net(nn.Module):
 
     def __init__(self, how: str = "logits", classes: int = 10) -> None:
         super().__init__()
-        fail(how.removeprefix("built: "))
+        fail(how, "built")
         self.fc = nn.Linear(64, classes)
         self.norm = nn.BatchNorm1d(classes)
         self.relu = nn.ReLU()
@@ -47,7 +51,7 @@ class Net(nn.Module):
         self.how = how
 
     def forward(self, x: Tensor) -> Any:
-        fail(self.how)
+        fail(self.how, "called")
         logits = self.fc(x.flatten(1))
         returned: dict[str, Any] = {
             "object": SimpleNamespace(scores=logits),
@@ -78,18 +82,16 @@ class Loss(nn.Module):
 
     def __init__(self, how: str = "") -> None:
         super().__init__()
-        fail(how.removeprefix("built: "))
+        fail(how, "built")
         self.how = how
 
     def setup(self, facts: Any) -> None:
-        fail(self.how.removeprefix("set up: "))
+        fail(self.how, "set up")
 
     def forward(self, student: Tensor, teacher: Tensor) -> Any:
-        fail(self.how.removeprefix("called: "))
+        fail(self.how, "called")
         if len(student) < 16:
-            fail(self.how.removeprefix("late: "))
-        if self.how == "out of memory":
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 TiB. GPU 0 has ...")
+            fail(self.how, "late")
         distance = (student - teacher.detach()).square()
         returned = {
             "vector": distance.mean(1),
@@ -114,10 +116,10 @@ class Adapter(nn.Module):
         self.how = how
 
     def setup(self, facts: Any) -> None:
-        fail(self.how.removeprefix("set up: "))
+        fail(self.how, "set up")
 
     def forward(self, x: Tensor) -> Any:
-        fail(self.how)
+        fail(self.how, "called")
         return None if self.how == "nothing" else x * self.scale
 
 
@@ -126,31 +128,31 @@ class Balancer(nn.Module):
 
     def __init__(self, terms: dict[str, float | None], how: str = "") -> None:
         super().__init__()
-        fail(how.removeprefix("built: "))
+        fail(how, "built")
         self.how = how
 
     def forward(self, terms: dict[str, Tensor]) -> Any:
-        fail(self.how)
+        fail(self.how, "called")
         return torch.stack(list(terms.values())) if self.how == "vector" else sum(terms.values())
 
 
 class Wrapper(nn.Module):
-    """A wrapper that fails."""
+    """A wrapper that fails in its forward."""
 
     def __init__(self, make_loss: Callable[[], nn.Module]) -> None:
         super().__init__()
         self.loss = make_loss()
 
     def forward(self, **inputs: Any) -> Any:
-        fail("key")
+        raise FAULTS["key"]
 
 
 def extractor(how: str) -> Callable[[Any, Any], Any]:
     """Make an extractor that fails, or returns something else than Extracted."""
-    fail(how.removeprefix("built: "))
+    fail(how, "built")
 
     def extract(output: Any, batch: Any) -> Any:
-        fail(how)
+        fail(how, "called")
         return {"tensor": output, "nothing": None}.get(how, Extracted(output))
 
     return extract
@@ -163,13 +165,13 @@ class Data:
     late = 35
 
     def __init__(self, how: str = "") -> None:
-        fail(how.removeprefix("built: "))
+        fail(how, "built")
         self.how = how
         if how == "targets":
             self.targets = torch.arange(40) % 12
 
     def __len__(self) -> int:
-        if self.how == "length":
+        if self.how == "no length":
             raise OSError("the index file is missing")
         return 0 if self.how == "empty" else 40
 
@@ -208,7 +210,7 @@ class Collated(Data):
     """Images with a collate of their own that goes wrong."""
 
     def collate(self, samples: list[Any]) -> Any:
-        fail(self.how)
+        fail(self.how, "collated")
         return (len(samples), len(samples))
 
 
@@ -231,6 +233,6 @@ for name, dataset in (("images", Data), ("collated", Collated), ("stream", Strea
 kdcore.register("loss", "odd", Loss)
 kdcore.register("loss", "no_module", lambda: len, schema={"type": "object"}, inputs=BOTH)
 kdcore.register("adapter", "odd", Adapter)
-kdcore.register("balancer", "odd", Balancer, schema={"type": "object", "properties": {"how": {"type": "string"}}})
-kdcore.register("wrapper", "odd", Wrapper, schema={"type": "object"})
+kdcore.register("balancer", "odd", Balancer)
+kdcore.register("wrapper", "odd", Wrapper)
 kdcore.register("output_extractor", "odd", extractor)
