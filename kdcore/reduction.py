@@ -19,8 +19,10 @@ def check_reduction(reduction: str, allowed: tuple[str, ...] = REDUCTIONS) -> No
         raise ValueError(f"reduction is {reduction!r}; it must be one of {', '.join(allowed)}")
 
 
-def reduce_losses(losses: Tensor, reduction: str, *, num_classes: int, mask: Tensor | None = None) -> Reduced:
-    """Reduce one loss value per distribution, each weighted by its mask.
+def reduce_losses(
+    losses: Tensor, reduction: str, *, num_classes: int, mask: Tensor | None = None, scale: float = 1.0
+) -> Reduced:
+    """Reduce one loss value per distribution, each weighted by its mask, and scale the result.
 
     With losses l_i, weights m_i (1 without a mask), batch size B and C classes:
 
@@ -38,6 +40,7 @@ def reduce_losses(losses: Tensor, reduction: str, *, num_classes: int, mask: Ten
         reduction: one of the five above.
         num_classes: the size of the class dimension that `losses` no longer has.
         mask: bool or number, of the shape of `losses`; what a position counts.
+        scale: multiplies the result (of `tokens`, the sum), in one operation with the division.
 
     Raises ValueError for an unknown reduction, a mask of another shape, or `batchmean` without a batch.
     """
@@ -49,16 +52,20 @@ def reduce_losses(losses: Tensor, reduction: str, *, num_classes: int, mask: Ten
         losses = losses.masked_fill(weights == 0, 0) * weights  # the product alone would keep a padded NaN
     total = losses.sum()
     if reduction == "sum":
-        return total
+        return _scaled(total, scale)
     if reduction == "batchmean":
-        return total / max(batch_size, 1)
+        return _scaled(total, scale / max(batch_size, 1))
     if reduction == "tokens":
         count = losses.new_full((), losses.numel()) if mask is None else count_positions(mask, losses.dtype)
-        return total, count
+        return _scaled(total, scale), count
     divisor = num_classes if reduction == "elementwise_mean" else 1
     if mask is None:
-        return total / max(losses.numel() * divisor, 1)
-    return divide(total, count_positions(mask, losses.dtype) * divisor)
+        return _scaled(total, scale / max(losses.numel() * divisor, 1))
+    return divide(_scaled(total, scale), count_positions(mask, losses.dtype) * divisor)
+
+
+def _scaled(total: Tensor, scale: float) -> Tensor:
+    return total if scale == 1 else total * scale
 
 
 def count_positions(mask: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdcore.errors import Place, RunError, suggestion
+from kdcore.pipeline.node import DEAD_WORKER, DEVICE_ASSERT
 
 
 def choose_device(name: str, place: Place = Place()) -> torch.device:
@@ -31,7 +32,7 @@ def choose_device(name: str, place: Place = Place()) -> torch.device:
 
 @contextlib.contextmanager
 def device_errors() -> Iterator[None]:
-    """Say in our words what a device refuses: memory it has not, and an index that only it has seen."""
+    """Say in our words what no part of a stage is to blame for: memory, an index on a device, a dead worker."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -40,7 +41,12 @@ def device_errors() -> Iterator[None]:
             repair="lower batch_size (accumulate: keeps the step as large), or write precision: bfloat16",
         ) from error
     except RuntimeError as error:
-        if "device-side assert" not in str(error):
+        if DEAD_WORKER in str(error):
+            raise RunError(
+                f"a worker process of a loader died: {error}",
+                repair="is there memory enough? lower num_workers; num_workers: 0 shows whether a sample is the cause",
+            ) from error
+        if DEVICE_ASSERT not in str(error):
             raise
         raise RunError(
             "the device met an index out of range, for example a label without a class or a token without a row",

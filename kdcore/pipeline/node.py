@@ -23,6 +23,9 @@ Batch = Mapping[str, Any]
 Reader = Callable[[Batch], Any]
 Extractor = Callable[[Any, Batch], Extracted]
 
+DEVICE_ASSERT = "device-side assert"
+DEAD_WORKER = "DataLoader worker (pid"
+
 _SHOWN = 4
 
 
@@ -147,30 +150,37 @@ class Node:
             raise AddressError(address, "a whole model runs once, so its output takes no call number")
         if address.what is What.RAW or self.extractor is None:
             return lambda batch: select(self.raw, address.keys, address)
-        return lambda batch: self._extracted(address)
+        return self._named_reader(address) if address.keys else lambda batch: self._value(address)
 
-    def _extracted(self, address: Address) -> Any:
-        extracted = self.extracted
-        assert extracted is not None
-        if not address.keys:
-            if extracted.value is None:
-                raise AddressError(
-                    address,
-                    f"the output extractor of {self.name!r} found no tensor that is the output",
-                    repair=f"address {self.name}@raw#<key>, or give the model another output:",
-                )
-            if changed(self._versions):
-                raise changed_in_place(address)
-            return extracted.value
-        first, rest = str(address.keys[0]), address.keys[1:]
-        if first not in extracted.named:
+    def _value(self, address: Address) -> Tensor:
+        assert self.extracted is not None
+        value = self.extracted.value
+        if value is None:
             raise AddressError(
                 address,
-                f"the output of {self.name!r} has no tensor named {first!r}",
-                repair=suggestion(first, extracted.named, noun="names")
-                + f"; {self.name}@raw#{first} reads the model's own output",
+                f"the output extractor of {self.name!r} found no tensor that is the output",
+                repair=f"address {self.name}@raw#<key>, or give the model another output:",
             )
-        return select(extracted.named[first], rest, address)
+        if changed(self._versions):
+            raise changed_in_place(address)
+        return value
+
+    def _named_reader(self, address: Address) -> Reader:
+        first, rest = str(address.keys[0]), address.keys[1:]
+
+        def read(batch: Batch) -> Any:
+            assert self.extracted is not None
+            named = self.extracted.named
+            if first not in named:
+                raise AddressError(
+                    address,
+                    f"the output of {self.name!r} has no tensor named {first!r}",
+                    repair=suggestion(first, named, noun="names")
+                    + f"; {self.name}@raw#{first} reads the model's own output",
+                )
+            return select(named[first], rest, address)
+
+        return read
 
 
 def is_captured(address: Address) -> bool:
@@ -259,8 +269,8 @@ def failed_call(node: Node, batch: Batch, error: Exception) -> KdcoreError:
 
 
 def of_device(error: Exception) -> bool:
-    """Whether a device has refused; such an error is nobody's in particular, for a device reports late."""
-    return isinstance(error, torch.OutOfMemoryError) or "device-side assert" in str(error)
+    """Whether a device has refused or a worker has died, which may be reported in anybody's code."""
+    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in (DEVICE_ASSERT, DEAD_WORKER))
 
 
 def _wrong_call(node: Node, batch: Batch) -> str:
@@ -273,7 +283,11 @@ def _wrong_call(node: Node, batch: Batch) -> str:
         signature.bind(*node.args, **node.kwargs)
     except TypeError:
         entries = ", ".join(f"batch:{key}" for key in batch)
-        return f"its forward is called as {signature}: bind that with inputs:, a list or a map; there are {entries}"
+        bare = signature.replace(
+            parameters=[each.replace(annotation=each.empty) for each in signature.parameters.values()],
+            return_annotation=signature.empty,
+        )
+        return f"its forward is called as {bare}: bind that with inputs:, a list or a map; there are {entries}"
     return ""
 
 

@@ -40,6 +40,14 @@ class Share:
     counts: Mapping[str, Tensor | float] = field(default_factory=dict)
 
 
+@dataclass
+class Latest:
+    """What the latest pass left for the engine; a plain object, since a module's attributes are slow to set."""
+
+    observed: dict[Address, Any] = field(default_factory=dict)
+    counts: dict[str, Tensor | float] = field(default_factory=dict)
+
+
 class Pass(NamedTuple):
     """What one mode runs, computes and keeps."""
 
@@ -91,8 +99,7 @@ class Objective(nn.Module):
         self.adapters = Modules({name: module for name, module in trained.items() if name in adapters})
         self.losses = Modules({term.name: term.loss for term in terms})
         self.balancer = balancer
-        self.observed: dict[Address, Any] = {}
-        self.counts: dict[str, Tensor | float] = {}
+        self._latest = Latest()
         self._nodes = dict(nodes)
         self._terms = tuple(terms)
         self._frozen_parts = list(frozen_parts)
@@ -110,6 +117,16 @@ class Objective(nn.Module):
         self._paced = [component for component in components if callable(getattr(component, "progress", None))]
 
     @property
+    def observed(self) -> dict[Address, Any]:
+        """The outputs that the latest pass kept for metrics, detached."""
+        return self._latest.observed
+
+    @property
+    def counts(self) -> dict[str, Tensor | float]:
+        """The positions that each term over positions counted in the latest pass."""
+        return self._latest.counts
+
+    @property
     def terms(self) -> tuple[Term, ...]:
         """The terms that the config names (models may return more)."""
         return self._terms
@@ -117,7 +134,8 @@ class Objective(nn.Module):
     def forward(self, batch: Batch, share: Share | None = None) -> ObjectiveOutput:
         """Compute the total and the terms of one batch."""
         plan, terms, observers = self._passes[self.training]
-        self.observed = {}
+        latest = self._latest
+        latest.observed = {}
         keep_frozen(self._frozen_parts)
         try:
             plan.run(batch)
@@ -125,7 +143,7 @@ class Objective(nn.Module):
             total = self._balance(values)
             if share is not None:
                 total = total * share.fraction
-            self.observed = {address: _detached(read(batch)) for address, read in observers.items()}
+            latest.observed = {address: _detached(read(batch)) for address, read in observers.items()}
         finally:
             plan.clear()
         return ObjectiveOutput(total, logged)
@@ -137,15 +155,15 @@ class Objective(nn.Module):
         logged: dict[str, Tensor] = {}
         for term in terms:
             value = term.compute(batch)
-            logged[term.name] = value.mean.detach().float()
+            logged[term.name] = _logged(value.mean)
             values[term.name] = value.mean
             if value.total is not None and value.positions is not None:
-                self.counts[term.name] = _detached(value.positions)
+                self._latest.counts[term.name] = _detached(value.positions)
                 if share is not None and term.name in share.counts:
                     values[term.name] = value.total / (share.counts[term.name] * share.fraction)
         for name, loss in returned_losses(self._sources).items():
             values[name] = loss
-            logged[name] = loss.detach().float()
+            logged[name] = _logged(loss)
         return values, logged
 
     def _balance(self, values: dict[str, Tensor]) -> Tensor:
@@ -251,6 +269,11 @@ def _observable(plan: Plan, observed: Mapping[Address, Reader]) -> dict[Address,
     """Leave out outputs of models that the plan does not run to their end."""
     complete = {node.name for node, stop in plan.steps if stop is None}
     return {address: read for address, read in observed.items() if address.is_batch or address.name in complete}
+
+
+def _logged(value: Tensor) -> Tensor:
+    value = value.detach()
+    return value if value.dtype is torch.float32 else value.float()
 
 
 def _detached(value: Any) -> Any:

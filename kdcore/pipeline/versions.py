@@ -28,12 +28,17 @@ def versions(value: Any) -> Versions:
     # Compilers trace through hooks, and tensors of inference mode have no counter.
     if torch.compiler.is_compiling():
         return []
+    if isinstance(value, Tensor):
+        return [] if value.is_inference() else [(value, value._version)]
     return [(tensor, tensor._version) for tensor in leaves(value) if not tensor.is_inference()]
 
 
 def changed(seen: Versions) -> bool:
     """Whether a tensor was changed in place since `versions` looked."""
-    return any(tensor._version != version for tensor, version in seen)
+    for tensor, version in seen:  # noqa: SIM110 - a generator would cost more than the loop, in every step
+        if tensor._version != version:
+            return True
+    return False
 
 
 def cloned(value: Any) -> Any:

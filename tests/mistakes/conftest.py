@@ -33,6 +33,7 @@ class Refusal:
         self.folder = folder
         self.call = call
         self.monkeypatch = monkeypatch
+        self.plugin = PLUGIN
 
     def write(self, text: str, *edits: Edit) -> Mistaken:
         """Write a mistaken config."""
@@ -50,7 +51,7 @@ class Refusal:
 
     def by_rehearsal(self, wrong: Mistaken, *messages: str) -> str:
         """Check that the mistake is seen by one batch of every stage, before anything is trained."""
-        options = ("--plugin", PLUGIN)
+        options = ("--plugin", self.plugin)
         valid = self.call("validate", wrong.file, *options)
         assert valid.code == 0, valid.err
         err = self._refused(wrong, messages, "validate", wrong.file, "--dry-run", *options)
@@ -59,7 +60,7 @@ class Refusal:
 
     def in_training(self, wrong: Mistaken, *messages: str) -> Path:
         """Check that the mistake, which no first batch shows, ends a run; returns the run folder."""
-        called = self.call("run", wrong.file, "--quiet", "--plugin", PLUGIN)
+        called = self.call("run", wrong.file, "--quiet", "--plugin", self.plugin)
         _check(called, wrong, messages)
         (folder,) = (self.folder / "runs" / "tiny").iterdir()
         return folder

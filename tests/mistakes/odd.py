@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -197,6 +199,8 @@ class Data:
     def _late(self, image: Tensor, label: Tensor) -> Any:
         if self.how == "late file":
             raise FileNotFoundError("image_35.png")
+        if self.how == "late kill":
+            os.kill(os.getpid(), signal.SIGKILL)
         late: dict[str, Any] = {
             "late label": {"input": image, "target": torch.tensor(11), "mask": torch.ones(())},
             "late key": {"input": image},

@@ -202,15 +202,6 @@ CASES: dict[str, tuple[list[Edit], list[str]]] = {
         [(BEST, "    metrics: §{kinds: [{type: top_k, k: 10}]}\n")],
         ["top_10 is always right, for it has 10 outputs"],
     ),
-    "selection by what is not judged": (
-        [
-            (
-                BEST,
-                "    metrics: {models: []}\n    best: {metric: val/loss}\n    early_stop: {metric: §val/student/accuracy, patience: 1}\n",
-            )
-        ],
-        ["val/student/accuracy"],
-    ),
     # data
     "more samples than there are": (
         [

@@ -265,6 +265,10 @@ CASES: dict[str, tuple[list[Edit], list[str]]] = {
         [(VAL, ""), ("metric: val/student/accuracy", "metric: §val/student/accuracy")],
         ["'val/student/accuracy' needs validation data\n    add an entry val to data:"],
     ),
+    "best by a model that is not judged": (
+        [(BEST, "    metrics: {models: []}\n    best: {metric: §val/student/accuracy}\n")],
+        ["this stage has no metric 'val/student/accuracy'\n    known metrics: train/loss, "],
+    ),
     "early stop by a metric that does not exist": (
         [stage("early_stop: {metric: §val/losses/kdd, patience: 2}")],
         [r"no metric 'val/losses/kdd'\n    did you mean 'val/losses/kd'"],

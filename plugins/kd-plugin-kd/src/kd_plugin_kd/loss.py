@@ -71,9 +71,8 @@ class KDLoss(nn.Module):
         if not -student.dim() <= self.dim < student.dim():
             raise ValueError(f"student has shape {tuple(student.shape)}: there is no dimension dim={self.dim}")
         losses = divergence(student, teacher, kind=self.divergence, temperature=self._softening, dim=self.dim)
-        if self._factor != 1:
-            losses = losses * self._factor
-        return reduce_losses(losses, self.reduction, num_classes=student.shape[self.dim], mask=mask)
+        classes = student.shape[self.dim]
+        return reduce_losses(losses, self.reduction, num_classes=classes, mask=mask, scale=self._factor)
 
     def count(self, mask: Tensor | None = None, **others: Tensor) -> Tensor | None:
         """Return the count that `forward` will return, or None where it cannot be known yet.

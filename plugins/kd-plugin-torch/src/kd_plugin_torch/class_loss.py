@@ -73,6 +73,9 @@ class NLLLoss(nn.Module):
         total = self._total(*self._arranged(input, target))
         if self.reduction == "sum":
             return total
+        if self.weight is None and self.reduction == "mean" and not target.is_floating_point():
+            # Where nothing counts the total is 0, and so is the mean.
+            return total / (target != self.ignore_index).sum().clamp(min=1)
         count = self._count(target, total.dtype)
         return (total, count) if self.reduction == "tokens" else divide(total, count)
 
@@ -109,6 +112,8 @@ class NLLLoss(nn.Module):
     def _arranged(self, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Bring the classes where torch expects them: rows where they are last, else dimension 1."""
         last = self.class_dim in (-1, input.dim() - 1)
+        if last and input.dim() == 2 and target.dtype is torch.int64:
+            return input, target
         classes = input.shape[self.class_dim]
         if target.is_floating_point():
             target = target.reshape(-1, classes) if last else target.movedim(self.class_dim, 1)
