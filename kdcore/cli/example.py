@@ -10,15 +10,15 @@ from kdcore.plugins import Registered
 
 # Where in a config a component of each kind stands.
 PLACES = {
-    Kind.LOSS: "in a stage",
-    Kind.WRAPPER: "in a stage, around one loss",
-    Kind.BALANCER: "in a stage",
+    Kind.LOSS: "in a stage:",
+    Kind.WRAPPER: "in a stage, around one loss:",
+    Kind.BALANCER: "in a stage:",
     Kind.CRITERION: "in a stage, under pruning:",
     Kind.OUTPUT_EXTRACTOR: "in a model, under models:",
     Kind.SEARCHER: "under search:",
-    Kind.ADAPTER: "at the top",
-    Kind.MODEL: "at the top",
-    Kind.DATASET: "at the top",
+    Kind.ADAPTER: "at the top:",
+    Kind.MODEL: "at the top:",
+    Kind.DATASET: "at the top:",
 }
 
 

@@ -78,7 +78,7 @@ def show_component(registered: Registered) -> None:
         _print_below(out, table)
     text = yaml.safe_dump(example(registered), sort_keys=False, default_flow_style=False)
     out.print()
-    out.print(f"example, {PLACES[registered.kind]}:", style="bold")
+    out.print(f"example, {PLACES[registered.kind]}", style="bold")
     # Not through rich, which would wrap it: the text is there to be copied.
     print("\n" + text, end="")
 

@@ -53,7 +53,7 @@ class StageChecker:
         if not isinstance(node, dict):
             return None
         name = node.get("name")
-        if name == INITIAL or name in self.earlier:
+        if isinstance(name, str) and (name == INITIAL or name in self.earlier):
             why = (
                 "another stage has this name" if name in self.earlier else "'initial' names the weights before training"
             )
@@ -82,7 +82,7 @@ class StageChecker:
             place=self.checker.source.place(path),
             epochs=node.get("epochs"),
             steps_per_epoch=node.get("steps_per_epoch"),
-            freeze=tuple(node.get("freeze") or ()),
+            freeze=tuple(map(str, _list(node, "freeze"))),
             start=self._start(node.get("start"), path),
             data=data,
             optimizer=self._training(node, "optimizer", check_optimizer, path),
@@ -184,13 +184,14 @@ class StageChecker:
         models = node.get("models")
         if isinstance(models, list):
             for index, name in enumerate(models):
-                if name not in self.models:
+                if isinstance(name, str) and name not in self.models:
                     where = (*path, "metrics", "models", index)
                     self.checker.problem(f"there is no model {name!r}", where, suggestion(str(name), self.models))
         else:
             read = {address.name for term in terms for address in term_addresses(term) if _is_output(address)}
             models = [name for name in train if name in read and name in self.models]
-        kinds = tuple({"type": kind} if isinstance(kind, str) else kind for kind in node.get("kinds", ["accuracy"]))
+        named = [{"type": kind} if isinstance(kind, str) else kind for kind in _list(node, "kinds", ["accuracy"])]
+        kinds = [kind for kind in named if isinstance(kind, dict)]
         target = self.checker.address(node.get("target", "batch:target"), (*path, "metrics", "target"))
         return MetricsConfig(
             models=tuple(map(str, models)),
@@ -291,6 +292,11 @@ def _is_output(address: Address) -> bool:
 
 def _model_term(name: str) -> bool:
     return "/losses/" in name and "." in name.rpartition("/")[2]
+
+
+def _list(node: Mapping[str, Any], key: str, default: list[Any] | None = None) -> list[Any]:
+    value = node.get(key, default)
+    return value if isinstance(value, list) else []
 
 
 def _best(node: Any) -> BestConfig | None:
