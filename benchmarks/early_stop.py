@@ -42,12 +42,12 @@ def network(width: int) -> nn.Sequential:
 
 def truncated(student: nn.Sequential, teacher: nn.Sequential, batch: dict[str, Tensor]) -> Callable[[], None]:
     """Return a step of the two models cut off after the second block."""
-    student, teacher = student[:2].train(), teacher[:2].eval()
+    short_student, short_teacher = student[:2].train(), teacher[:2].eval()
 
     def step() -> None:
         with torch.no_grad():
-            target = teacher(batch["input"])
-        F.mse_loss(student(batch["input"]), target).backward()
+            target = short_teacher(batch["input"])
+        F.mse_loss(short_student(batch["input"]), target).backward()  # type: ignore[no-untyped-call]
 
     return step
 

@@ -349,7 +349,7 @@ def test_starting_from_a_model_of_another_shape_shows_before_training(tmp_path: 
 
 
 def test_a_teacher_reset_to_random_weights_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(WiringError, match="model 'teacher' is frozen in stage 'distill'.*it would be random"):
+    with pytest.raises(WiringError, match=r"model 'teacher' is frozen in stage 'distill'.*it would be random"):
         execute(tmp_path, "stages.distill.start={teacher: initial}")
 
 

@@ -78,14 +78,15 @@ class _AtOnce(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         student, teacher, gradient = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted, so the gradient needs a graph of its own
-            return *_differentiable(ctx, student, teacher, upstream), None, None, None, None
+            return _differentiable(ctx, student, teacher, upstream), None, None, None, None
         scaled = gradient * (upstream / ctx.temperature).unsqueeze(ctx.dim)
         return scaled.to(student.dtype), None, None, None, None
 
 
-def _differentiable(ctx: Any, student: Tensor, teacher: Tensor, upstream: Tensor) -> tuple[Tensor, ...]:
+def _differentiable(ctx: Any, student: Tensor, teacher: Tensor, upstream: Tensor) -> Tensor:
     value = _value(student, teacher, ctx.kind, ctx.temperature, ctx.dim)
-    return torch.autograd.grad(value, student, upstream, create_graph=True)
+    (gradient,) = torch.autograd.grad(value, student, upstream, create_graph=True)
+    return gradient
 
 
 class _Blockwise(torch.autograd.Function):
@@ -108,7 +109,7 @@ class _Blockwise(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         student, teacher = ctx.saved_tensors
         if torch.is_grad_enabled():  # a second derivative is wanted, so the gradient needs a graph of its own
-            return *_differentiable(ctx, student, teacher, upstream), None, None, None, None
+            return _differentiable(ctx, student, teacher, upstream), None, None, None, None
         dtype, dim = upstream.dtype, ctx.dim
         scale = (upstream / ctx.temperature).unsqueeze(dim)
         gradient = torch.empty_like(student)
