@@ -46,8 +46,11 @@ class KdcoreError(Exception):
         super().__init__(str(self.problem))
 
     def at(self, place: Place) -> Self:
-        """Return the same error with the place in the config that it is about, unless it has one."""
-        return self if str(self.problem.place) else self._with(replace(self.problem, place=place))
+        """Return a copy of the error with the place in the config that it is about, unless it has one.
+
+        A copy in any case: `raise error.at(place) from error` keeps what the error itself came from.
+        """
+        return self._with(self.problem if str(self.problem.place) else replace(self.problem, place=place))
 
     def adding(self, circumstance: str) -> Self:
         """Return the same error with more said about what happened."""
@@ -72,6 +75,14 @@ class ConfigError(KdcoreError):
         count = len(self.problems)
         head = f"{count} error{'s' if count != 1 else ''} in the config"
         Exception.__init__(self, "\n".join([head, *map(str, self.problems)]))
+
+    def at(self, place: Place) -> Self:
+        """Return a copy: each problem has a place of its own."""
+        return copy.copy(self)
+
+    def adding(self, circumstance: str) -> Self:
+        """Return a copy: each problem says all there is."""
+        return copy.copy(self)
 
 
 class PluginError(KdcoreError):

@@ -168,7 +168,7 @@ def component(registered: Registered) -> Iterator[str]:
     schema = registered.schema
     if schema.get("properties"):
         yield from ("", *params(schema))
-    yield from ("", f"{PLACES[registered.kind].capitalize()}:", "", "```yaml")
+    yield from ("", PLACES[registered.kind].capitalize(), "", "```yaml")
     yield yaml.safe_dump(example(registered), sort_keys=False).rstrip()
     yield "```"
 

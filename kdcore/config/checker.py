@@ -24,6 +24,7 @@ class Checker:
         self.registry = registry
         self.names = frozenset(names)
         self.problems: list[Problem] = []
+        self.misfits: list[Part] = []
 
     def problem(self, what: str, path: Path, repair: str = "", *, key: bool = False) -> None:
         """Note one thing that is wrong at `path` (at its key, with `key`)."""
@@ -45,7 +46,10 @@ class Checker:
             return None
         self.problems.extend(problems)
         node["params"] = filled
-        return Part(registered, filled, place)
+        part = Part(registered, filled, place)
+        if problems:
+            self.misfits.append(part)
+        return part
 
     def component_check(self, part: Part, context: CheckContext, path: Path) -> None:
         """Run the component's own check, which may know more than its schema."""
@@ -55,6 +59,9 @@ class Checker:
         try:
             complaints = list(check(part.params, context))
         except Exception as error:  # a plugin's check may fail in any way; it is reported as the plugin's fault
+            # Unless it was given params that its schema forbids, which is reported already.
+            if any(each is part for each in self.misfits):
+                return
             self.problem(f"the check of {part.registered} failed: {type(error).__name__}: {error}", path)
             return
         for complaint in complaints:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kdcore.config.config import MetricsConfig
 from kdcore.config.stages import metric_name
-from kdcore.errors import WiringError
+from kdcore.errors import DataError, WiringError
 
 _DRAIN_EVERY = 64
 
@@ -126,12 +126,22 @@ class Judge:
         self._pending.clear()
         valid = target != self.config.ignore_index
         hits, target = hits[valid], target[valid]
+        self._check_range(target)
         self._count += len(target)
         for kind in self.config.kinds:
             depth = int(kind["k"]) if kind["type"] == "top_k" else 1
             self._hits[metric_name(kind)] += int(hits[:, :depth].any(-1).sum())
         if self.by_class and len(target):
             self._count_classes(hits[:, 0], target)
+
+    def _check_range(self, target: Tensor) -> None:
+        low, high = (int(each) for each in target.aminmax()) if len(target) else (0, 0)
+        if low < 0 or high >= self.num_classes:
+            raise DataError(
+                f"{self.config.target} holds labels from {low} to {high}, but there are {self.num_classes} outputs, "
+                f"for labels from 0 to {self.num_classes - 1}",
+                repair="mend the labels, or name the one that does not count: metrics: {ignore_index: ...}",
+            )
 
     def _count_classes(self, hit: Tensor, target: Tensor) -> None:
         size = max(int(target.max()) + 1, self.num_classes, len(self._class_counts))

@@ -18,6 +18,7 @@ from kdcore.engine.progress import Progress, StagePlan, make_progress
 from kdcore.engine.report import write_report
 from kdcore.engine.stage import EpochRecord, StageLoaders, StageRun, save_initial
 from kdcore.engine.tensorboard import TensorBoard
+from kdcore.errors import KdcoreError
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.randomness import forked_generators
 from kdcore.plugins import Registry
@@ -111,7 +112,10 @@ class _Run:
                 judged = frozenset(row["model"] for row in self.results["rows"])
                 loaders = StageLoaders(self.config, stage, datasets)
                 live = StageRun(self.config, stage, assembly, loaders, folder, self.progress, epoch_ended)
-                result = live.run(judged_before=judged)
+                try:
+                    result = live.run(judged_before=judged)
+                except KdcoreError as error:
+                    raise error.at(stage.place) from error
                 self.results["stages"].append(result.summary)
                 self.results["rows"].extend(result.rows)
                 self.results["warnings"].extend(result.warnings)

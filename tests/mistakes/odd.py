@@ -203,6 +203,7 @@ class Data:
             os.kill(os.getpid(), signal.SIGKILL)
         late: dict[str, Any] = {
             "late label": {"input": image, "target": torch.tensor(11), "mask": torch.ones(())},
+            "late unknown": {"input": image, "target": torch.tensor(-1), "mask": torch.ones(())},
             "late key": {"input": image},
             "late shape": {"input": torch.zeros(1, 9, 9), "target": label, "mask": torch.ones(())},
             "late nothing": None,

@@ -199,6 +199,10 @@ CASES: dict[str, tuple[list[Edit], list[str]]] = {
         [stage("balancer: {type: static, params: {kd_loss_weight: 0.3, task_term: §cee}}")],
         ["there is no term 'cee': did you mean 'ce'"],
     ),
+    "a curve without a kind": (
+        [stage("balancer: {type: schedule, params: {schedules: {kd: §{start: 0, end: 1}}}}")],
+        [r"1 error in the config\n", "missing parameter 'kind' of balancer 'schedule'"],
+    ),
     "every term disabled": (
         [
             (NEAR, "near: {type: mse, enabled: false, inputs: {input: proj, target: teacher:block1}}"),

@@ -90,7 +90,7 @@ CASES: dict[str, tuple[str, Callable[[Path], None], str]] = {
     ),
     "an error page": ("w.pt", written(b"<html>404</html>"), NO_WEIGHTS),
     "bytes of something else": ("w.pt", written(bytes(range(256)) * 4), f"(cannot be read as weights|{NO_WEIGHTS})"),
-    "code": ("w.pt", lambda file: file.write_bytes(pickle.dumps(Code())) and None, NO_WEIGHTS),
+    "code": ("w.pt", lambda file: file.write_bytes(pickle.dumps(Code(), protocol=2)) and None, NO_WEIGHTS),
     "a pickled model": (
         "w.pt",
         lambda file: torch.save(DigitsCNN(width=4, depth=2), file),
