@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_
 
 from kdcore.config.config import DataConfig
 from kdcore.errors import DataError, KdcoreError
-from kdcore.pipeline.node import describe, reason
+from kdcore.pipeline.diagnosis import describe, reason
 from kdcore.pipeline.randomness import derive_seed, kept_generators, seed_generators
 
 Sample = dict[str, Any]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdcore.errors import Place, RunError, suggestion
-from kdcore.pipeline.node import DEAD_WORKER, DEVICE_ASSERT
+from kdcore.pipeline.diagnosis import DEAD_WORKER, DEVICE_ASSERT
 
 
 def choose_device(name: str, place: Place = Place()) -> torch.device:

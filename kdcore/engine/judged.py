@@ -35,7 +35,7 @@ def find_judged(
     objective: Objective,
     batch: dict[str, Any],
 ) -> Judged:
-    """Look at one evaluation pass of every split and return whom to judge.
+    """Look at one evaluation pass of every split in `loaders` and return whom to judge.
 
     Raises:
         WiringError: what the config asks for cannot be judged, or a metric that decides something will not be there.
@@ -63,8 +63,9 @@ def find_judged(
     _check_selected(config, stage, judged.chosen, reasons)
     for loader in loaders.values():
         _check_labels(stage, loader, judged, observed)
-    for role in loaders.keys() - {"train"}:
-        _check_split(stage, assembly, loaders[role], objective, judged)
+    for role, loader in loaders.items():
+        if role != "train":
+            _check_split(stage, assembly, loader, objective, judged)
     return judged
 
 

@@ -23,6 +23,7 @@ from kdcore.engine.metrics import Judge, metric_values
 from kdcore.engine.optimizers import build_optimizer
 from kdcore.engine.progress import Progress
 from kdcore.engine.schedulers import build_scheduler
+from kdcore.engine.selection import Selection
 from kdcore.engine.trainer import Trainer, check_accumulation, evaluate, steps_per_epoch
 from kdcore.errors import RunError
 from kdcore.pipeline.assembly import Assembly
@@ -30,28 +31,6 @@ from kdcore.pipeline.build import data_facts
 from kdcore.pipeline.randomness import derive_seed, forked_generators, seed_everything
 from kdcore.pipeline.weights import load_state
 from kdcore.pipeline.wire import Wiring, wire
-
-
-@dataclass
-class Selection:
-    """Follows a metric from epoch to epoch: which was best, and how long ago."""
-
-    metric: str
-    mode: str
-    min_delta: float = 0.0
-    best: float | None = None
-    best_epoch: int | None = None
-    waited: int = 0
-
-    def update(self, epoch: int, metrics: dict[str, float]) -> bool:
-        """Look at one epoch; returns whether it is the best so far. NaN never is."""
-        value = metrics[self.metric]
-        sign = 1.0 if self.mode == "max" else -1.0
-        better = not math.isnan(value) and (self.best is None or sign * (value - self.best) > self.min_delta)
-        self.waited = 0 if better else self.waited + 1
-        if better:
-            self.best, self.best_epoch = value, epoch
-        return better
 
 
 @dataclass
@@ -140,7 +119,8 @@ class StageRun:
         wiring, batch = wire_stage(stage, assembly, self.loaders, self.device)
         objective = wiring.objective
         try:
-            loaders = self.loaders.by_role
+            # The rehearsal has looked at the other splits.
+            loaders = {"train": self.loaders.train}
             self.judged, teachers = find_judged(self.config, stage, assembly, loaders, objective, batch)
             check_accumulation(stage, objective, batch)
             self._warn_of(wiring)

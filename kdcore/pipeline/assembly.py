@@ -12,7 +12,7 @@ from kdcore.config.config import AdapterConfig, Config, ModelConfig, Part, Stage
 from kdcore.config.stages import INITIAL
 from kdcore.contracts import Facts, TensorFacts, set_up
 from kdcore.errors import KdcoreError, Place, WiringError
-from kdcore.pipeline.node import describe, reason
+from kdcore.pipeline.diagnosis import describe, reason
 from kdcore.pipeline.randomness import derive_seed, forked_generators
 from kdcore.pipeline.weights import load_weights
 

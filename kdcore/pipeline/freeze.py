@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from torch import nn
 
-from kdcore.config.config import StageConfig
 from kdcore.errors import Place, WiringError, suggestion
-
-if TYPE_CHECKING:
-    from kdcore.pipeline.node import Node
 
 
 def freeze(module: nn.Module) -> None:
@@ -43,22 +38,6 @@ class Flags:
         """Let the parameters of a copy of `name` require gradient as the original's did."""
         for key, parameter in copied.named_parameters():
             parameter.requires_grad_(self._by_name[name][key])
-
-
-def check_apart(nodes: Mapping[str, Node], stage: StageConfig) -> None:
-    """Raise WiringError if something frozen and something trained share a parameter."""
-    frozen = {id(each): node for node in nodes.values() if node.frozen for each in node.module.parameters()}
-    for node in nodes.values():
-        shared = [name for name, each in node.module.named_parameters() if id(each) in frozen]
-        if not node.frozen and shared:
-            parameters = dict(node.module.named_parameters())
-            other = frozen[id(parameters[shared[0]])].name
-            raise WiringError(
-                f"{node.name!r} is trained and {other!r} is frozen in stage {stage.name!r}, but they share "
-                f"{', '.join(shared[:5])}",
-                place=stage.place,
-                repair=f"copy the shared modules, or freeze them in {node.name!r} too and give {other!r} its own",
-            )
 
 
 def keep_frozen(modules: Iterable[nn.Module]) -> None:

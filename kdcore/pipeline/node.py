@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from kdcore.config.config import Argument, Constant, addresses_in
 from kdcore.contracts import Extracted
 from kdcore.errors import AddressError, KdcoreError, Place, WiringError, suggestion
 from kdcore.pipeline.capture import Capture, Event, Slot, StopForward, changed_in_place, find_module
+from kdcore.pipeline.diagnosis import describe, of_device, reason
 from kdcore.pipeline.freeze import keep_frozen
 from kdcore.pipeline.select import select
 from kdcore.pipeline.versions import Versions, changed, versions
@@ -22,11 +22,6 @@ from kdcore.pipeline.versions import Versions, changed, versions
 Batch = Mapping[str, Any]
 Reader = Callable[[Batch], Any]
 Extractor = Callable[[Any, Batch], Extracted]
-
-DEVICE_ASSERT = "device-side assert"
-DEAD_WORKER = "DataLoader worker (pid"
-
-_SHOWN = 4
 
 
 class Node:
@@ -231,26 +226,6 @@ def bound_reader(bound: Argument | list[Address], readers: Mapping[Address, Read
     return readers[bound]
 
 
-def describe(value: Any) -> str:
-    """Return shapes and types of a value, for messages."""
-    if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}{_range(value)}"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {describe(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        more = f", ... {len(value)} in all" if len(value) > _SHOWN else ""
-        return "(" + ", ".join(describe(item) for item in islice(value, _SHOWN)) + more + ")"
-    return type(value).__name__
-
-
-def reason(error: BaseException) -> str:
-    """Return what an exception says: a ValueError is written for users, others say little without their type."""
-    text = str(error).strip()
-    if isinstance(error, ValueError) and text:
-        return text
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def failed_call(node: Node, batch: Batch, error: Exception) -> KdcoreError:
     """Return the error for a model or adapter that raised in its forward."""
     if isinstance(error, KdcoreError):
@@ -266,11 +241,6 @@ def failed_call(node: Node, batch: Batch, error: Exception) -> KdcoreError:
         repair=_wrong_call(node, batch)
         or "check the inputs: it is called with, the shapes the data set yields, and its params",
     )
-
-
-def of_device(error: Exception) -> bool:
-    """Whether a device has refused or a worker has died, which may be reported in anybody's code."""
-    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in (DEVICE_ASSERT, DEAD_WORKER))
 
 
 def _wrong_call(node: Node, batch: Batch) -> str:
@@ -289,15 +259,6 @@ def _wrong_call(node: Node, batch: Batch) -> str:
         )
         return f"its forward is called as {bare}: bind that with inputs:, a list or a map; there are {entries}"
     return ""
-
-
-def _range(value: Tensor) -> str:
-    # Labels and tokens out of range are the commonest fault; reading them off a device could fail once more.
-    whole = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
-    if not whole or value.device.type != "cpu" or not value.numel():
-        return ""
-    low, high = value.aminmax()
-    return f" of {int(low)} to {int(high)}"
 
 
 def _slot_reader(slot: Slot) -> Reader:

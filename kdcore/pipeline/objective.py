@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from kdcore.address import Address
 from kdcore.errors import WiringError, suggestion
 from kdcore.pipeline.capture import strip_hooks
+from kdcore.pipeline.diagnosis import reason
 from kdcore.pipeline.freeze import Flags, keep_frozen
-from kdcore.pipeline.node import Batch, Node, Reader, reason
+from kdcore.pipeline.node import Batch, Node, Reader
 from kdcore.pipeline.plan import Plan
 from kdcore.pipeline.term import Term
 

@@ -1,4 +1,4 @@
-"""What a stage's gradient reaches, found by one backward pass that leaves no gradient behind."""
+"""What a stage trains: that it stands apart from what is frozen, may learn, and is reached by a gradient."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from kdcore.config.config import StageConfig
 from kdcore.errors import WiringError
-from kdcore.pipeline.node import Node, of_device, reason
+from kdcore.pipeline.diagnosis import of_device, reason
+from kdcore.pipeline.node import Node
 
 
 def gradients(total: Tensor, parameters: Sequence[nn.Parameter], stage: StageConfig) -> set[int]:
@@ -47,6 +48,22 @@ def _found(total: Tensor, parameters: Sequence[nn.Parameter]) -> Sequence[Tensor
     # Reentrant checkpoints give gradients to a real backward pass only; the probe takes them away again.
     total.backward()  # type: ignore[no-untyped-call]
     return [parameter.grad for parameter in parameters]
+
+
+def check_apart(nodes: Mapping[str, Node], stage: StageConfig) -> None:
+    """Raise WiringError if something frozen and something trained share a parameter."""
+    frozen = {id(each): node for node in nodes.values() if node.frozen for each in node.module.parameters()}
+    for node in nodes.values():
+        shared = [name for name, each in node.module.named_parameters() if id(each) in frozen]
+        if not node.frozen and shared:
+            parameters = dict(node.module.named_parameters())
+            other = frozen[id(parameters[shared[0]])].name
+            raise WiringError(
+                f"{node.name!r} is trained and {other!r} is frozen in stage {stage.name!r}, but they share "
+                f"{', '.join(shared[:5])}",
+                place=stage.place,
+                repair=f"copy the shared modules, or freeze them in {node.name!r} too and give {other!r} its own",
+            )
 
 
 def check_learnable(stage: StageConfig, nodes: Mapping[str, Node]) -> None:

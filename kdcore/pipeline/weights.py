@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kdcore.config.config import WeightsConfig
 from kdcore.errors import Place, WeightsError, suggestion
-from kdcore.pipeline.node import describe
+from kdcore.pipeline.diagnosis import describe
 
 AS_BUILT = "as_built"
 

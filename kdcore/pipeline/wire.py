@@ -14,14 +14,15 @@ from kdcore.config.config import AdapterConfig, Part, StageConfig, addresses_in
 from kdcore.contracts import Facts, TensorFacts, set_up
 from kdcore.errors import AddressError, KdcoreError, Place, WiringError
 from kdcore.pipeline.assembly import Assembly
-from kdcore.pipeline.freeze import Flags, check_apart, freeze, freeze_parts
-from kdcore.pipeline.node import Batch, Node, Reader, bound_reader, make_readers, reason
+from kdcore.pipeline.diagnosis import reason
+from kdcore.pipeline.freeze import Flags, freeze, freeze_parts
+from kdcore.pipeline.node import Batch, Node, Reader, bound_reader, make_readers
 from kdcore.pipeline.objective import Objective, returned_losses
 from kdcore.pipeline.order import used_parts
 from kdcore.pipeline.plan import make_plan
 from kdcore.pipeline.probe import Keeper, Tracer, undone
 from kdcore.pipeline.randomness import derive_seed, forked_generators
-from kdcore.pipeline.reach import check_learnable, check_reached, gradients
+from kdcore.pipeline.reach import check_apart, check_learnable, check_reached, gradients
 from kdcore.pipeline.term import Term, described, make_term_loss
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from kdcore.config.load import load_config
 from kdcore.engine.dry_run import dry_run
 from kdcore.engine.run import run
-from kdcore.engine.stage import Selection
+from kdcore.engine.selection import Selection
 from kdcore.errors import RunError, WiringError
 from kdcore.hookspecs import hookimpl
 from kdcore.plugins import Registry

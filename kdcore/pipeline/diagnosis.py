@@ -1,0 +1,49 @@
+"""What to say of a value or an exception that somebody else's code came with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DEVICE_ASSERT = "device-side assert"
+DEAD_WORKER = "DataLoader worker (pid"
+
+_SHOWN = 4
+
+
+def describe(value: Any) -> str:
+    """Return shapes and types of a value, for messages."""
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}{_range(value)}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {describe(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        more = f", ... {len(value)} in all" if len(value) > _SHOWN else ""
+        return "(" + ", ".join(describe(item) for item in islice(value, _SHOWN)) + more + ")"
+    return type(value).__name__
+
+
+def reason(error: BaseException) -> str:
+    """Return what an exception says: a ValueError is written for users, others say little without their type."""
+    text = str(error).strip()
+    if isinstance(error, ValueError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def of_device(error: Exception) -> bool:
+    """Whether a device has refused or a worker has died, which may be reported in anybody's code."""
+    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in (DEVICE_ASSERT, DEAD_WORKER))
+
+
+def _range(value: Tensor) -> str:
+    # Labels and tokens out of range are the commonest fault; reading them off a device could fail once more.
+    whole = not (value.is_floating_point() or value.is_complex() or value.dtype == torch.bool)
+    if not whole or value.device.type != "cpu" or not value.numel():
+        return ""
+    low, high = value.aminmax()
+    return f" of {int(low)} to {int(high)}"
