@@ -12,10 +12,8 @@ from kdcore.config.config import Config, StageConfig
 from kdcore.engine.data import Datasets
 from kdcore.engine.device import choose_device, device_errors
 from kdcore.engine.judged import find_judged
-from kdcore.engine.optimizers import build_optimizer
-from kdcore.engine.schedulers import build_scheduler
 from kdcore.engine.stage import StageLoaders, wire_stage
-from kdcore.engine.trainer import check_accumulation, steps_per_epoch
+from kdcore.engine.trainer import check_accumulation, make_optimizer, steps_per_epoch
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.objective import Objective
 from kdcore.pipeline.probe import undone
@@ -76,7 +74,7 @@ def rehearse(
     try:
         find_judged(config, stage, assembly, loaders.by_role, objective, batch)
         check_accumulation(stage, objective, batch)
-        _try_training(config, stage, objective, loaders)
+        make_optimizer(config, stage, objective, loaders.train)
         terms = _term_reports(config, stage, objective, batch) if gradients else []
         trainable: dict[str, int] = {}
         for name, parameter in objective.named_trainable():
@@ -88,23 +86,6 @@ def rehearse(
         return StageReport(stage.name, terms, trainable, frozen, wiring.unreached, stage.epochs or 1, steps)
     finally:
         objective.close()
-
-
-def _try_training(config: Config, stage: StageConfig, objective: Objective, loaders: StageLoaders) -> None:
-    """Build optimizer and scheduler, so that their errors show too."""
-    place = config.place("stages", stage.index, "optimizer")
-    optimizer = build_optimizer(stage.optimizer or {}, objective.named_trainable(), place=place)
-    if stage.scheduler is not None:
-        steps = steps_per_epoch(stage, loaders.train)
-        epochs = stage.epochs or 1
-        build_scheduler(
-            stage.scheduler,
-            optimizer,
-            total_steps=steps * epochs,
-            steps_per_epoch=steps,
-            epochs=epochs,
-            place=config.place("stages", stage.index, "scheduler"),
-        )
 
 
 def _term_reports(config: Config, stage: StageConfig, objective: Objective, batch: dict[str, Any]) -> list[TermReport]:

@@ -20,14 +20,13 @@ from kdcore.engine.device import to_device
 from kdcore.engine.folder import RunFolder
 from kdcore.engine.judged import find_judged, read_whole
 from kdcore.engine.metrics import Judge, metric_values
-from kdcore.engine.optimizers import build_optimizer
 from kdcore.engine.progress import Progress
-from kdcore.engine.schedulers import build_scheduler
 from kdcore.engine.selection import Selection
-from kdcore.engine.trainer import Trainer, check_accumulation, evaluate, steps_per_epoch
+from kdcore.engine.trainer import Trainer, check_accumulation, evaluate, make_optimizer
 from kdcore.errors import RunError
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.build import data_facts
+from kdcore.pipeline.objective import Objective
 from kdcore.pipeline.randomness import derive_seed, forked_generators, seed_everything
 from kdcore.pipeline.weights import load_state
 from kdcore.pipeline.wire import Wiring, wire
@@ -157,24 +156,11 @@ class StageRun:
         for name, start in self.stage.start.items():
             load_state(self.assembly.models[name], self.folder.weights(start.stage, start.model), self.stage.place)
 
-    def _trainer(self, objective: Any) -> Trainer:
-        stage = self.stage
-        place = self.config.place("stages", stage.index, "optimizer")
-        optimizer = build_optimizer(stage.optimizer or {}, objective.named_trainable(), place=place)
-        scheduler = None
-        per_epoch = steps_per_epoch(stage, self.loaders.train)
-        if stage.scheduler is not None:
-            scheduler = build_scheduler(
-                stage.scheduler,
-                optimizer,
-                total_steps=per_epoch * (stage.epochs or 1),
-                steps_per_epoch=per_epoch,
-                epochs=stage.epochs or 1,
-                place=self.config.place("stages", stage.index, "scheduler"),
-            )
-        return Trainer(stage, objective, self.loaders.train, optimizer, scheduler, self.device, self.progress)
+    def _trainer(self, objective: Objective) -> Trainer:
+        optimizer, scheduler = make_optimizer(self.config, self.stage, objective, self.loaders.train)
+        return Trainer(self.stage, objective, self.loaders.train, optimizer, scheduler, self.device, self.progress)
 
-    def _train(self, objective: Any, trainer: Trainer) -> tuple[Selection | None, int]:
+    def _train(self, objective: Objective, trainer: Trainer) -> tuple[Selection | None, int]:
         stage, checkpoints = self.stage, self.folder.checkpoints / self.stage.name
         best = Selection(stage.best.metric, stage.best.mode) if stage.best else None
         stop = stage.early_stop
@@ -205,7 +191,7 @@ class StageRun:
                     break
         return best, done
 
-    def _epoch(self, objective: Any, trainer: Trainer, epoch: int) -> dict[str, float]:
+    def _epoch(self, objective: Objective, trainer: Trainer, epoch: int) -> dict[str, float]:
         rows = self.loaders.train.rows_per_sample
         judges = {name: Judge(self.stage.metrics, rows) for name in self.judged}
         means = trainer.epoch(epoch, judges)
@@ -215,7 +201,9 @@ class StageRun:
             metrics.update(found)
         return metrics
 
-    def _evaluate(self, objective: Any, split: str, models: list[str]) -> tuple[dict[str, float], dict[str, Judge]]:
+    def _evaluate(
+        self, objective: Objective, split: str, models: list[str]
+    ) -> tuple[dict[str, float], dict[str, Judge]]:
         loader = self.loaders.by_role[split]
         by_class = split == "test"
         judges = {name: Judge(self.stage.metrics, loader.rows_per_sample, by_class=by_class) for name in models}
@@ -223,7 +211,7 @@ class StageRun:
             means = evaluate(objective, loader, judges, self.stage, self.device, self.progress, split)
         return metric_values(split, means, judges), judges
 
-    def _test(self, objective: Any, batch: dict[str, Any], teachers: list[str]) -> list[dict[str, Any]]:
+    def _test(self, objective: Objective, batch: dict[str, Any], teachers: list[str]) -> list[dict[str, Any]]:
         models = [*self.judged, *teachers]
         if "test" not in self.loaders.by_role or not models:
             return []

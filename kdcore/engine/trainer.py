@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from kdcore.address import Address
-from kdcore.config.config import StageConfig
+from kdcore.config.config import Config, StageConfig
 from kdcore.engine.data import Loader, Sample
 from kdcore.engine.device import to_device
 from kdcore.engine.metrics import TOTAL, Judge, Mean
+from kdcore.engine.optimizers import build_optimizer
 from kdcore.engine.progress import Progress
-from kdcore.engine.schedulers import Stepper
+from kdcore.engine.schedulers import Stepper, build_scheduler
 from kdcore.errors import KdcoreError, WiringError
 from kdcore.pipeline.objective import Objective, Share, autocast
 from kdcore.pipeline.term import nonzero
@@ -92,6 +93,26 @@ class Trainer:
         # Where nothing counts the sums are 0, and so is the mean; counts of weights may be below 1.
         counts = {name: nonzero(count) for name, count in counts.items()}
         return [(batch, Share(row / sum(rows), counts)) for batch, row in zip(window, rows, strict=True)]
+
+
+def make_optimizer(
+    config: Config, stage: StageConfig, objective: Objective, loader: Loader
+) -> tuple[torch.optim.Optimizer, Stepper | None]:
+    """Build the optimizer and the scheduler of a stage."""
+    place = config.place("stages", stage.index, "optimizer")
+    optimizer = build_optimizer(stage.optimizer or {}, objective.named_trainable(), place=place)
+    if stage.scheduler is None:
+        return optimizer, None
+    steps, epochs = steps_per_epoch(stage, loader), stage.epochs or 1
+    scheduler = build_scheduler(
+        stage.scheduler,
+        optimizer,
+        total_steps=steps * epochs,
+        steps_per_epoch=steps,
+        epochs=epochs,
+        place=config.place("stages", stage.index, "scheduler"),
+    )
+    return optimizer, scheduler
 
 
 def steps_per_epoch(stage: StageConfig, loader: Loader) -> int:
