@@ -115,7 +115,10 @@ class RunError(KdcoreError):
 
 def nearest(word: str, options: Iterable[str], limit: int = 3) -> list[str]:
     """Return the options most like `word`, best first."""
-    return difflib.get_close_matches(word, sorted(set(options)), n=limit, cutoff=0.5)
+    by_fold: dict[str, str] = {}
+    for option in sorted(set(options), reverse=True):
+        by_fold[option.casefold()] = option
+    return [by_fold[each] for each in difflib.get_close_matches(word.casefold(), sorted(by_fold), n=limit, cutoff=0.5)]
 
 
 def suggestion(word: str, options: Iterable[str], *, noun: str = "names") -> str:
