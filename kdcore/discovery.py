@@ -17,6 +17,7 @@ from kdcore.component import Component, Kind
 from kdcore.errors import suggestion
 
 _HOOKS = {kind.hook: kind for kind in Kind}
+_MARK = f"{hookspecs.PROJECT}_impl"
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,11 @@ class PluginManager(pluggy.PluginManager):
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
         """Return the options of a hook implementation, None if the attribute is none."""
+        if not isinstance(plugin, ModuleType):
+            return super().parse_hookimpl_opts(plugin, name)
         # The attributes of a module are no descriptors, and its hooks are functions.
-        if isinstance(plugin, ModuleType) and not isinstance(vars(plugin).get(name), FunctionType):
-            return None
-        return super().parse_hookimpl_opts(plugin, name)
+        function = vars(plugin).get(name)
+        return getattr(function, _MARK, None) if isinstance(function, FunctionType) else None
 
 
 def installed() -> Iterator[tuple[Provenance, Callable[[], Any]]]:
@@ -108,17 +110,14 @@ def offered(manager: pluggy.PluginManager, plugin: Any) -> Iterator[tuple[Kind, 
         if isinstance(plugin, ModuleType) and isinstance(vars(plugin).get(hook), ModuleType):
             raise TypeError(f"its submodule {hook!r} has the name of a hook and hides it; rename the file")
     seen = set()
-    for attribute in dir(plugin):
-        options = manager.parse_hookimpl_opts(plugin, attribute)
-        if options is None:
-            continue
-        hook = options.get("specname") or attribute
+    for caller in manager.get_hookcallers(plugin) or ():
+        hook = caller.name
         if not hasattr(hookspecs, hook):
             raise LookupError(f"there is no hook {hook!r}; {suggestion(hook, _HOOKS, noun='hooks')}")
         kind = _HOOKS.get(hook)
         if kind is None:
             continue
-        components = getattr(plugin, attribute)()
+        components = next(each.function for each in reversed(caller.get_hookimpls()) if each.plugin is plugin)()
         if not isinstance(components, (list, tuple)):
             raise TypeError(f"hook {kind.hook!r} must return a list of Components, not {type(components).__name__}")
         for component in components:
