@@ -55,7 +55,9 @@ def device_errors() -> Iterator[None]:
 
 
 def to_device(value: Any, device: torch.device) -> Any:
-    """Move every tensor of a batch."""
+    """Move every tensor of a batch; loaders leave batches on the CPU."""
+    if device.type == "cpu":
+        return value
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
     if isinstance(value, Mapping):

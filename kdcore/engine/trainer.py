@@ -48,6 +48,7 @@ class Trainer:
         self.mean = Mean()
         self.steps_per_epoch = steps_per_epoch(stage, loader)
         self.total_steps = self.steps_per_epoch * (stage.epochs or 1)
+        self._autocast = autocast(device, stage.precision)
         self._parameters = [parameter for _, parameter in objective.named_trainable()]
 
     def epoch(self, epoch: int, judges: dict[str, Judge]) -> dict[str, float]:
@@ -66,10 +67,9 @@ class Trainer:
 
     def _train(self, window: Sequence[Sample], judges: dict[str, Judge]) -> None:
         for batch, share in self._shares(window):
-            moved = to_device(batch, self.device)
             try:
-                with autocast(self.device, self.stage.precision):
-                    out = self.objective(moved, share)
+                with self._autocast:
+                    out = self.objective(to_device(batch, self.device), share)
             except KdcoreError as error:
                 raise _with_samples(error, batch, self.loader, self.stage) from error
             out.total.backward()

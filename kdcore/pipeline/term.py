@@ -199,6 +199,8 @@ def nonzero(count: Tensor | float) -> Tensor | float:
 
 
 def _as_value(result: Any) -> Value:
+    if isinstance(result, Tensor) and result.dim() == 0 and result.is_floating_point():
+        return Value(result)
     if isinstance(result, tuple) and len(result) == 2:
         total, count = result
         number = isinstance(count, (int, float)) or (isinstance(count, Tensor) and count.dim() == 0)

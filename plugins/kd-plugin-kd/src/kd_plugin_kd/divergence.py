@@ -174,7 +174,8 @@ def _computed_in(student: Tensor, teacher: Tensor) -> torch.dtype:
 
 
 def _softened(logits: Tensor, temperature: float, dtype: torch.dtype) -> Tensor:
-    logits = logits.to(dtype)
+    if logits.dtype is not dtype:
+        logits = logits.to(dtype)
     return logits if temperature == 1 else logits / temperature
 
 

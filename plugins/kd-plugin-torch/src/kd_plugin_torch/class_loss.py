@@ -73,9 +73,6 @@ class NLLLoss(nn.Module):
         total = self._total(*self._arranged(input, target))
         if self.reduction == "sum":
             return total
-        if self.weight is None and self.reduction == "mean" and not target.is_floating_point():
-            # Where nothing counts the total is 0, and so is the mean.
-            return total / (target != self.ignore_index).sum().clamp(min=1)
         count = self._count(target, total.dtype)
         return (total, count) if self.reduction == "tokens" else divide(total, count)
 
@@ -171,6 +168,19 @@ class CrossEntropyLoss(NLLLoss):
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing is {label_smoothing}; it must be from 0 to 1")
         self.label_smoothing = label_smoothing
+
+    def forward(self, input: Tensor, target: Tensor) -> Reduced:
+        """Return the reduced loss of `input` against `target`, as `NLLLoss.forward`."""
+        usual = self.reduction == "mean" and self.class_dim == -1 and self.weight is None
+        if usual and target.dtype is torch.int64 and target.shape == input.shape[:-1] and input.dtype is torch.float32:
+            # What nearly every step computes, without the questions that the general form asks.
+            if target.dim() != 1:
+                input, target = input.reshape(-1, input.shape[-1]), target.reshape(-1)
+            total = F.cross_entropy(
+                input, target, ignore_index=self.ignore_index, reduction="sum", label_smoothing=self.label_smoothing
+            )
+            return total / (target != self.ignore_index).sum().clamp(min=1)
+        return super().forward(input, target)
 
     def extra_repr(self) -> str:
         """Say what was configured."""
