@@ -7,7 +7,7 @@ are only appended, and reduced a few times per epoch, so a step never waits for 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,11 +22,19 @@ _DRAIN_EVERY = 64
 TOTAL = ""
 
 
+class Added(NamedTuple):
+    """One batch's values, the weights of some by name, and the weight of the others."""
+
+    values: dict[str, Tensor]
+    weights: dict[str, Tensor | float]
+    weight: float
+
+
 class Mean:
     """Weighted means of named scalars, summed in float64; the total goes under the name TOTAL."""
 
     def __init__(self) -> None:
-        self._pending: list[tuple[dict[str, Tensor], dict[str, Tensor | float], float]] = []
+        self._pending: list[Added] = []
         self._sums: dict[str, float] = {}
         self._weights: dict[str, float] = {}
 
@@ -34,13 +42,13 @@ class Mean:
         self, values: dict[str, Tensor], weight: float, weights: Mapping[str, Tensor | float] | None = None
     ) -> None:
         """Add one batch's values; `weights` overrides `weight` by name."""
-        self._pending.append((values, dict(weights or {}), weight))
+        self._pending.append(Added(values, dict(weights) if weights else {}, weight))
         if len(self._pending) >= _DRAIN_EVERY:
             self._drain()
 
     def latest(self) -> dict[str, float]:
         """Return the newest values; this waits for the device."""
-        values = self._pending[-1][0] if self._pending else self.compute()
+        values = self._pending[-1].values if self._pending else self.compute()
         return {name or "loss": float(value) for name, value in values.items()}
 
     def compute(self) -> dict[str, float]:
@@ -49,17 +57,21 @@ class Mean:
         return {name: total / self._weights[name] if self._weights[name] else 0.0 for name, total in self._sums.items()}
 
     def _drain(self) -> None:
-        for name in dict.fromkeys(name for values, _, _ in self._pending for name in values):
-            rows = [
-                (values[name], weights.get(name, weight)) for values, weights, weight in self._pending if name in values
-            ]
-            stacked = torch.stack([value for value, _ in rows]).double()
-            counts = _stacked_counts([count for _, count in rows], stacked.device)
-            # A batch without positions has no mean; its weight of 0 must not turn NaN into the sum.
-            products = torch.where(counts > 0, stacked * counts, 0.0)
-            self._sums[name] = self._sums.get(name, 0.0) + float(products.sum())
-            self._weights[name] = self._weights.get(name, 0.0) + float(counts.sum())
+        # Batches with the same names are reduced together: usually all of them, in one operation.
+        groups: dict[tuple[str, ...], list[Added]] = {}
+        for added in self._pending:
+            groups.setdefault(tuple(added.values), []).append(added)
         self._pending.clear()
+        for names, group in groups.items():
+            shape = (len(group), len(names))
+            stacked = torch.stack([value for added in group for value in added.values.values()]).double().view(shape)
+            weights = [added.weights.get(name, added.weight) for added in group for name in names]
+            counts = _stacked_counts(weights, stacked.device).view(shape)
+            # A batch without positions has no mean; its weight of 0 must not turn NaN into the sum.
+            sums = torch.where(counts > 0, stacked * counts, 0.0).sum(0).tolist()
+            for name, total, weight in zip(names, sums, counts.sum(0).tolist(), strict=True):
+                self._sums[name] = self._sums.get(name, 0.0) + total
+                self._weights[name] = self._weights.get(name, 0.0) + weight
 
 
 def _stacked_counts(counts: list[Tensor | float], device: torch.device) -> Tensor:

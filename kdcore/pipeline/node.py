@@ -80,28 +80,35 @@ class Node:
     def run(self, batch: Batch, stop: Event | None = None) -> None:
         """Run the module on what its addresses yield, at most as far as `stop`."""
         args = [read(batch) for read in self._arguments]
-        kwargs = {key: read(batch) for key, read in self._keywords.items()}
+        kwargs = {key: read(batch) for key, read in self._keywords.items()} if self._keywords else {}
         if self.frozen:
             keep_frozen(self._frozen_modules)
-        # A frozen module still passes gradients on to what feeds it (a teacher's head on student features).
-        if self.frozen and not requires_grad(args) and not requires_grad(kwargs.values()):
-            with torch.no_grad():
-                self._call(args, kwargs, batch, stop)
-        else:
-            self._call(args, kwargs, batch, stop)
+            # It still passes gradients on to what feeds it (a teacher's head on student features).
+            if not requires_grad(args) and not requires_grad(kwargs.values()):
+                with torch.no_grad():
+                    self._call(args, kwargs, batch, stop)
+                return
+        self._call(args, kwargs, batch, stop)
 
     def _call(self, args: list[Any], kwargs: dict[str, Any], batch: Batch, stop: Event | None) -> None:
-        capture = self.capture
-        capture.begin(stop)
-        try:
+        if not self.capture.slots:
             self.raw = self.module(*args, **kwargs)
-        except StopForward:
+        elif not self._captured(args, kwargs, stop):
             return
-        finally:
-            capture.end()
         if self.extractor is not None:
             self.extracted = self._extract(self.extractor, batch)
             self._versions = versions(self.extracted.value)
+
+    def _captured(self, args: list[Any], kwargs: dict[str, Any], stop: Event | None) -> bool:
+        """Call the module with the hooks on; returns whether it ran to its end."""
+        self.capture.begin(stop)
+        try:
+            self.raw = self.module(*args, **kwargs)
+        except StopForward:
+            return False
+        finally:
+            self.capture.end()
+        return True
 
     def _extract(self, extractor: Extractor, batch: Batch) -> Extracted:
         try:

@@ -111,7 +111,7 @@ class Objective(nn.Module):
                 plans[1], tuple(term for term in terms if term.name in evaluated), _observable(plans[1], observed[1])
             ),
         }
-        self._sources = [node for node in nodes.values() if node.extractor is not None and not node.frozen]
+        self._sources = [node for node in nodes.values() if node.always_full]
         # Outermost objects only: a wrapper tells the loss within.
         parts = (self.models, self.adapters, self.losses)
         components = [*(child for part in parts for child in part.children()), balancer]
@@ -162,9 +162,10 @@ class Objective(nn.Module):
                 self._latest.counts[term.name] = _detached(value.positions)
                 if share is not None and term.name in share.counts:
                     values[term.name] = value.total / (share.counts[term.name] * share.fraction)
-        for name, loss in returned_losses(self._sources).items():
-            values[name] = loss
-            logged[name] = _logged(loss)
+        if self._sources:
+            for name, loss in returned_losses(self._sources).items():
+                values[name] = loss
+                logged[name] = _logged(loss)
         return values, logged
 
     def _balance(self, values: dict[str, Tensor]) -> Tensor:
