@@ -16,7 +16,7 @@ from typing import Any
 from kdcore import hookspecs, signatures
 from kdcore.component import Component, Input, Kind, Paper
 from kdcore.discovery import PluginManager, Provenance, installed, normalized, offered
-from kdcore.errors import PluginError, suggestion
+from kdcore.errors import PluginError, nearest, suggestion
 from kdcore.schema_file import read_schema
 
 DISABLE_VARIABLE = "KDCORE_DISABLE_PLUGINS"
@@ -223,7 +223,7 @@ class Registry:
         package = _catalogue().get(kind, {}).get(bare)
         if package:
             repair = f"pip install {package}"
-        else:
+        elif not nearest(bare, self.names(kind)):
             package = f"kd-plugin-{bare.replace('_', '-')}"
             repair += f"; if a package offers it, install that (by custom: pip install {package})"
         suspects = [str(broken) for broken in self.broken if broken.kind is None]
