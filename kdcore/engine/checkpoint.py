@@ -27,7 +27,11 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
         plain[name] = value.clone() if pointer in seen or value.untyped_storage().nbytes() != value.nbytes else value
         seen.add(pointer)
     partial = file.with_name(f".{file.name}.{os.getpid()}.part")
+    # The library makes files that only their owner can read; weights are to be shared as any other file is.
+    partial.touch()
+    mode = partial.stat().st_mode
     safetensors.torch.save_file(plain, partial)
+    partial.chmod(mode)
     partial.replace(file)
 
 

@@ -31,6 +31,12 @@ def test_tied_tensors_are_written_under_every_name(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [tmp_path / "w.safetensors"]
 
 
+def test_weights_may_be_read_by_whom_any_new_file_may(tmp_path: Path) -> None:
+    save_tensors({"a": torch.ones(2)}, tmp_path / "w.safetensors")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_views_write_only_themselves(tmp_path: Path) -> None:
     base = torch.arange(1000.0)
     save_tensors({"a": base[:3], "b": base.view(10, 100).t()}, tmp_path / "w.safetensors")
