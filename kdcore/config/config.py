@@ -121,6 +121,7 @@ class MetricsConfig:
     class_dim: int
     ignore_index: int
     shift: int = 0
+    splits: tuple[str, ...] = ("val",)
     explicit: bool = False
 
 

@@ -199,6 +199,7 @@ class StageChecker:
             target=target or Address("batch", "target"),
             class_dim=node.get("class_dim", -1),
             ignore_index=node.get("ignore_index", -100),
+            splits=tuple(map(str, splits)) if isinstance(splits := node.get("splits"), list) else ("val",),
             shift=node.get("shift", max((_shift(term) for term in terms), default=0)),
             explicit=explicit,
         )

@@ -132,10 +132,10 @@ class StageRun:
             assembly.trained.update(stage.train)
             self._save_weights()
             teachers = [name for name in teachers if name not in judged_before and name not in assembly.trained]
-            rows = self._test(objective, batch, teachers)
+            tested, rows = self._test(objective, batch, teachers)
         finally:
             objective.close()
-        return StageResult(self._summary(best, epochs), rows, self.warnings)
+        return StageResult({**self._summary(best, epochs), "test": tested}, rows, self.warnings)
 
     def _warn(self, text: str) -> None:
         self.warnings.append(f"stage {self.stage.name}: {text}")
@@ -196,9 +196,9 @@ class StageRun:
         judges = {name: Judge(self.stage.metrics, rows) for name in self.judged}
         means = trainer.epoch(epoch, judges)
         metrics = metric_values("train", means, {name: each for name, each in judges.items() if each.seen})
-        if "val" in self.loaders.by_role:
-            found, _ = self._evaluate(objective, "val", self.judged)
-            metrics.update(found)
+        for split in self.stage.metrics.splits:
+            if split in self.loaders.by_role:
+                metrics.update(self._evaluate(objective, split, self.judged)[0])
         return metrics
 
     def _evaluate(
@@ -211,10 +211,13 @@ class StageRun:
             means = evaluate(objective, loader, judges, self.stage, self.device, self.progress, split)
         return metric_values(split, means, judges), judges
 
-    def _test(self, objective: Objective, batch: dict[str, Any], teachers: list[str]) -> list[dict[str, Any]]:
+    def _test(
+        self, objective: Objective, batch: dict[str, Any], teachers: list[str]
+    ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """Look at the test split, once; returns its metrics, losses by term too, and a row for each model."""
         models = [*self.judged, *teachers]
-        if "test" not in self.loaders.by_role or not models:
-            return []
+        if "test" not in self.loaders.by_role:
+            return {}, []
         metrics, judges = self._evaluate(objective, "test", models)
         names = getattr(self.loaders.by_role["test"].dataset, "class_names", None)
         rows = []
@@ -237,7 +240,7 @@ class StageRun:
                     "per_class": {"names": labels, "accuracy": accuracy, "count": counts},
                 }
             )
-        return rows
+        return metrics, rows
 
     def _title(self, name: str, teachers: list[str]) -> str:
         if name in teachers:

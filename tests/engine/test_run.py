@@ -371,3 +371,13 @@ def test_a_term_of_training_only_is_said_not_to_be_evaluated(tmp_path: Path) -> 
     assert "train/losses/b" in metrics
     assert "val/losses/b" not in metrics
     assert results(folder)["warnings"] == ["stage distill: not evaluated, because they exist in training only: b"]
+
+
+def test_the_test_split_is_measured_at_the_end_and_on_demand_after_each_epoch(tmp_path: Path) -> None:
+    folder = execute(tmp_path, "stages.distill.metrics={splits: [val, test]}")
+    found = lines(folder)
+    assert not any(name.startswith("test/") for name in found[0]["metrics"])
+    assert {"test/loss", "test/losses/kd", "test/student/accuracy"} <= found[-1]["metrics"].keys()
+    tested = results(folder)["stages"][1]["test"]
+    assert tested["test/losses/kd"] == pytest.approx(found[-1]["metrics"]["test/losses/kd"])
+    assert results(folder)["rows"][1]["metrics"]["accuracy"] == tested["test/student/accuracy"]
