@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from kdcore.config.config import DataConfig
+from kdcore.engine.sampler import EpochSampler, OwnBatches
 from kdcore.errors import DataError, KdcoreError
 from kdcore.pipeline.diagnosis import describe, reason
 from kdcore.pipeline.randomness import derive_seed, kept_generators, seed_generators
@@ -118,33 +118,6 @@ class Collate:
             return self.collate(samples)
 
 
-class EpochSampler(Sampler[int]):
-    """The order of samples as a function of (seed, epoch)."""
-
-    def __init__(self, kind: str, length: int, seed: int, targets: Any = None) -> None:
-        self.kind = kind
-        self.length = length
-        self.seed = seed
-        self.epoch = 0
-        self._weights = _class_weights(targets, length) if kind == "balanced" else None
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
-        return iter(self._order(generator).tolist())
-
-    def _order(self, generator: torch.Generator) -> Tensor:
-        if self.kind == "shuffle":
-            return torch.randperm(self.length, generator=generator)
-        if self.kind == "replacement":
-            return torch.randint(self.length, (self.length,), generator=generator)
-        if self._weights is not None:
-            return torch.multinomial(self._weights, self.length, replacement=True, generator=generator)
-        return torch.arange(self.length)
-
-
 class Loader:
     """Batches of one data set, epoch by epoch."""
 
@@ -153,9 +126,8 @@ class Loader:
         self.dataset = dataset
         self.rows_per_sample = int(getattr(self.dataset, "rows_per_sample", 1))
         self._indexed = IndexedDataset(self.dataset, config.name, derive_seed(seed, "samples", stage))
-        targets = getattr(self.dataset, "targets", None)
         try:
-            self._sampler = EpochSampler(config.sampler, len(self.dataset), derive_seed(seed, "data", stage), targets)
+            self._sampler = _make_sampler(config, self.dataset, derive_seed(seed, "data", stage))
         except KdcoreError as error:
             raise error.at(config.place) from error
         self._generator = torch.Generator()
@@ -163,9 +135,7 @@ class Loader:
         self._collate = Collate(self._indexed)
         self._loader: DataLoader[Any] = DataLoader(
             self._indexed,
-            batch_size=config.batch_size,
-            sampler=self._sampler,
-            drop_last=config.drop_last,
+            **_ordered_by(config, self._sampler),
             num_workers=workers,
             pin_memory=config.pin_memory,
             collate_fn=self._collate,
@@ -209,7 +179,10 @@ class Loader:
         """Return the first batch of epoch 0, read in this process."""
         self._sampler.epoch = 0
         self._indexed.epoch[0] = 0
-        indices = [index for index, _ in zip(self._sampler, range(self.config.batch_size), strict=False)]
+        if isinstance(self._sampler, OwnBatches):
+            indices = next(iter(self._sampler))
+        else:
+            indices = [index for index, _ in zip(self._sampler, range(self.config.batch_size), strict=False)]
         return self._sound(self._collate(self._indexed.__getitems__(indices)))
 
     def _sound(self, batch: Sample | KdcoreError) -> Sample:
@@ -267,17 +240,18 @@ def _portable(error: KdcoreError) -> KdcoreError:
     return error
 
 
-def _class_weights(targets: Any, length: int) -> Tensor:
-    try:
-        labels = torch.as_tensor(targets)
-        weights: Tensor = 1.0 / torch.bincount(labels).clamp(min=1).double()[labels]
-    except (TypeError, ValueError, RuntimeError) as error:
-        found = "it has none" if targets is None else reason(error)
+def _make_sampler(config: DataConfig, dataset: Any, seed: int) -> EpochSampler | OwnBatches:
+    if not hasattr(dataset, "batches"):
+        return EpochSampler(config.sampler, len(dataset), seed, getattr(dataset, "targets", None))
+    if config.sampler != "sequential" or config.drop_last:
         raise DataError(
-            f"sampler: balanced needs a data set with targets, whole numbers from 0 by sample; {found}",
-            repair="use sampler: shuffle",
-        ) from error
-    if len(weights) != length:
-        what = f"sampler: balanced needs a target for each of {length} samples, found {len(weights)}"
-        raise DataError(what, repair="use sampler: shuffle")
-    return weights
+            f"data {config.name!r} chooses its batches itself, so nothing else can",
+            repair="remove shuffle, sampler and drop_last",
+        )
+    return OwnBatches(dataset, config.batch_size, seed)
+
+
+def _ordered_by(config: DataConfig, sampler: EpochSampler | OwnBatches) -> dict[str, Any]:
+    if isinstance(sampler, OwnBatches):
+        return {"batch_sampler": sampler}
+    return {"batch_size": config.batch_size, "sampler": sampler, "drop_last": config.drop_last}

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from kdcore.config.config import DataConfig, Part
-from kdcore.engine.data import Datasets, EpochSampler, Loader
+from kdcore.engine.data import Datasets, Loader
+from kdcore.engine.sampler import EpochSampler
 from kdcore.errors import DataError, Place
 from kdcore.plugins import Registry
 
@@ -149,3 +150,25 @@ def test_rows_per_sample_and_collate_belong_to_the_data_set() -> None:
     assert made.rows_per_sample == 4
     assert batch["input"].shape == (16,)
     assert batch["index"].shape == (4,)
+
+
+class Paired(Numbers):
+    """Chooses its batches itself: neighbours stay together."""
+
+    def batches(self, batch_size: int, generator: torch.Generator) -> Any:
+        pairs = torch.arange(self.length).view(-1, 2)[torch.randperm(self.length // 2, generator=generator)]
+        return pairs.view(-1, batch_size).tolist()
+
+
+def test_a_data_set_may_choose_its_batches() -> None:
+    registered = Registry().register("dataset", "paired", Paired)
+    config = replace(loader().config, part=Part(registered, {"length": 12}, Place()), sampler="sequential")
+    made = Datasets({"train": config}).loader("train", 0, stage="s")
+    epochs = [[batch["index"].tolist() for batch in read(made, epoch)] for epoch in (0, 1, 0)]
+    assert epochs[0] == epochs[2] != epochs[1]
+    assert len(made) == 3
+    assert sorted(index for batch in epochs[1] for index in batch) == list(range(12))
+    assert all(batch[i] + 1 == batch[i + 1] for batch in epochs[1] for i in (0, 2))
+    assert made.first_batch()["index"].tolist() == epochs[0][0]
+    with pytest.raises(DataError, match=r"chooses its batches itself(.|\n)*remove shuffle"):
+        Datasets({"train": replace(config, sampler="shuffle")}).loader("train", 0, stage="s")
