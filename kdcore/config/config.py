@@ -85,6 +85,11 @@ class ModelConfig:
     clone_captures: bool
     place: Place
 
+    @property
+    def addresses(self) -> list[Address]:
+        """What the model is called with."""
+        return addresses_in([*self.args, *self.kwargs.values()])
+
 
 @dataclass(frozen=True)
 class AdapterConfig:
@@ -98,6 +103,11 @@ class AdapterConfig:
     seed: int | None
     place: Place
 
+    @property
+    def addresses(self) -> list[Address]:
+        """What feeds the adapter; `like` gives it only a shape."""
+        return addresses_in(self.inputs.values())
+
 
 @dataclass(frozen=True)
 class TermConfig:
@@ -109,6 +119,11 @@ class TermConfig:
     wrappers: tuple[Part, ...]
     inputs: Mapping[str, Binding]
     place: Place
+
+    @property
+    def addresses(self) -> list[Address]:
+        """What the term's inputs are bound to."""
+        return addresses_in(self.inputs.values())
 
 
 @dataclass(frozen=True)

@@ -108,10 +108,8 @@ def check_cycles(
     checker: Checker, models: Mapping[str, ModelConfig], adapters: Mapping[str, AdapterConfig]
 ) -> dict[str, set[str]]:
     """Report models and adapters that wait for each other's outputs; returns whose outputs each is fed by."""
-    feeds = {name: {arg.name for arg in model_addresses(model)} for name, model in models.items()}
-    for name, adapter in adapters.items():
-        bound = [each for item in adapter.inputs.values() for each in (item if isinstance(item, list) else [item])]
-        feeds[name] = {address.name for address in bound}
+    parts: dict[str, ModelConfig | AdapterConfig] = {**models, **adapters}
+    feeds = {name: {address.name for address in part.addresses} for name, part in parts.items()}
     # `like` feeds nothing, but its shape must be known first.
     likes = {name: {adapter.like.name} for name, adapter in adapters.items() if adapter.like is not None}
     needs = {name: fed | likes.get(name, set()) for name, fed in feeds.items()}
@@ -126,11 +124,6 @@ def check_cycles(
             what = f"{waiting[0]!r} waits for its own output"
         checker.problem(what, path, "break the cycle")
     return feeds
-
-
-def model_addresses(model: ModelConfig) -> list[Any]:
-    """Return the addresses that a model is called with."""
-    return [arg for arg in (*model.args, *model.kwargs.values()) if not isinstance(arg, Constant)]
 
 
 def _call(checker: Checker, node: Any, path: Path) -> tuple[tuple[Argument, ...], dict[str, Argument]]:

@@ -117,7 +117,7 @@ class StageChecker:
         self, stage: Any, train: tuple[str, ...], terms: tuple[TermConfig, ...], metrics: MetricsConfig, path: Path
     ) -> None:
         """Report what is trained though no loss looks at it."""
-        reached = {address.name for term in terms for address in term_addresses(term)} | {*metrics.models}
+        reached = {address.name for term in terms for address in term.addresses} | {*metrics.models}
         while more := {fed for name in reached for fed in self.feeds.get(name, ())} - reached:
             reached |= more
         for index, name in enumerate(train):
@@ -188,7 +188,7 @@ class StageChecker:
                     where = (*path, "metrics", "models", index)
                     self.checker.problem(f"there is no model {name!r}", where, suggestion(str(name), self.models))
         else:
-            read = {address.name for term in terms for address in term_addresses(term) if _is_output(address)}
+            read = {address.name for term in terms for address in term.addresses if _is_output(address)}
             models = [name for name in train if name in read and name in self.models]
         named = [{"type": kind} if isinstance(kind, str) else kind for kind in _list(node, "kinds", ["accuracy"])]
         kinds = [kind for kind in named if isinstance(kind, dict)]
@@ -271,11 +271,6 @@ class StageChecker:
                 what = f"{name!r} needs validation data"
                 repair = "add an entry val to data:, or choose a metric of train/"
             self.checker.problem(what, (*path, *keys), repair)
-
-
-def term_addresses(term: TermConfig) -> list[Address]:
-    """Return every address that a term's inputs are bound to."""
-    return [each for item in term.inputs.values() for each in (item if isinstance(item, list) else [item])]
 
 
 def metric_name(kind: Mapping[str, Any]) -> str:

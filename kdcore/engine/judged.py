@@ -10,7 +10,6 @@ from torch import Tensor
 
 from kdcore.address import Address
 from kdcore.config.config import Config, StageConfig
-from kdcore.config.stages import term_addresses
 from kdcore.engine.data import Loader
 from kdcore.engine.device import to_device
 from kdcore.engine.metrics import check_judgeable
@@ -71,7 +70,7 @@ def find_judged(
 
 def read_whole(stage: StageConfig, assembly: Assembly) -> list[str]:
     """Return the frozen models whose output a loss of the stage reads anyway."""
-    bound = [address for term in stage.terms for address in term_addresses(term)]
+    bound = [address for term in stage.terms for address in term.addresses]
     names = dict.fromkeys(each.name for each in bound if each == Address(each.name))
     return [name for name in names if name in assembly.models and name not in stage.train]
 

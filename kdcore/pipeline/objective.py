@@ -234,10 +234,6 @@ class Objective(nn.Module):
             node.capture.remove()
         self._flags.restore()
 
-    def observes(self, *, training: bool) -> set[Address]:
-        """Return the outputs that a pass leaves in `observed`."""
-        return set(self._passes[training].observers)
-
     @property
     def evaluated(self) -> list[str]:
         """The terms that are computed in evaluation too."""

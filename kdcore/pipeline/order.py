@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from kdcore.address import Address
-from kdcore.config.config import Config, StageConfig, addresses_in
+from kdcore.config.config import Config, StageConfig
 from kdcore.errors import WiringError
 
 
@@ -45,9 +45,8 @@ def used_parts(stage: StageConfig, config: Config, addresses: Iterable[Address])
 
 def _needs(config: Config, name: str) -> list[str]:
     if name in config.models:
-        model = config.models[name]
-        bound = addresses_in([*model.args, *model.kwargs.values()])
+        bound = config.models[name].addresses
     else:
         adapter = config.adapters[name]
-        bound = addresses_in([*adapter.inputs.values(), *([adapter.like] if adapter.like else [])])
+        bound = [*adapter.addresses, *([adapter.like] if adapter.like else [])]
     return sorted({address.name for address in bound if not address.is_batch})

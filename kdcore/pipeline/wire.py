@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.address import Address
-from kdcore.config.config import AdapterConfig, Part, StageConfig, addresses_in
+from kdcore.config.config import AdapterConfig, Part, StageConfig
 from kdcore.contracts import Facts, TensorFacts, set_up
 from kdcore.errors import AddressError, KdcoreError, Place, WiringError
 from kdcore.pipeline.assembly import Assembly
@@ -80,7 +80,7 @@ class _Wirer:
         self.facts = facts
         self.observe = observe
         self.observe_evaluation = observe_evaluation
-        self.bound = [address for term in stage.terms for address in addresses_in(term.inputs.values())]
+        self.bound = [address for term in stage.terms for address in term.addresses]
         self.nodes: dict[str, Node] = {}
         self.readers: dict[Address, Reader] = {}
         self.places = self._places()
@@ -129,7 +129,7 @@ class _Wirer:
 
         evaluation = Tracer(self.batch, self.places)
         evaluated, observed_evaluation = self._run_evaluation(used, evaluation, terms)
-        needed = [address for term in evaluated for address in addresses_in(term.config.inputs.values())]
+        needed = [address for term in evaluated for address in term.config.addresses]
         stops = not self.stage.find_unused
         objective = Objective(
             self.nodes,
@@ -152,12 +152,12 @@ class _Wirer:
         """Return where each address stands, for messages; a model's own inputs come before a term's."""
         places: dict[str, Place] = {}
         for term in self.stage.terms:
-            places.update({str(address): term.place for address in addresses_in(term.inputs.values())})
+            places.update({str(address): term.place for address in term.addresses})
         for adapter in self.config.adapters.values():
-            bound = [*adapter.inputs.values(), *([adapter.like] if adapter.like else [])]
-            places.update({str(address): adapter.place for address in addresses_in(bound)})
+            bound = [*adapter.addresses, *([adapter.like] if adapter.like else [])]
+            places.update({str(address): adapter.place for address in bound})
         for model in self.config.models.values():
-            places.update({str(each): model.place for each in addresses_in([*model.args, *model.kwargs.values()])})
+            places.update({str(each): model.place for each in model.addresses})
         return places
 
     def _make_model_nodes(self, used: list[str]) -> None:
@@ -233,7 +233,7 @@ class _Wirer:
         bound = [*self.bound, *self.observe, *self.observe_evaluation]
         likes = []
         for adapter in self.config.adapters.values():
-            bound += addresses_in(adapter.inputs.values())
+            bound += adapter.addresses
             likes += [adapter.like] if adapter.like else []
         for node in self.nodes.values():
             bound += node.addresses()
