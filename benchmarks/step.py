@@ -46,7 +46,7 @@ class Batches:
     def __len__(self) -> int:
         return self.steps
 
-    def epoch(self, epoch: int) -> Iterator[dict[str, Tensor]]:
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[dict[str, Tensor]]:
         """Yield one batch again and again."""
         return iter([self.batch] * self.steps)
 

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from kdcore.plugins import Registry
 
 
-def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+def add_config_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """Add CONFIG, --set and --plugin."""
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file")
+    parser.add_argument("config", metavar="CONFIG", nargs=None if required else "?", help="a YAML file")
     parser.add_argument(
         "--set",
         dest="overrides",

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from kdcore import __version__
-from kdcore.cli import plugins, report, run, schema, validate
+from kdcore.cli import cache, plugins, report, run, schema, validate
 from kdcore.errors import KdcoreError, suggestion
 
-COMMANDS = {"run": run, "validate": validate, "plugins": plugins, "schema": schema, "report": report}
+COMMANDS = {"run": run, "cache": cache, "validate": validate, "plugins": plugins, "schema": schema, "report": report}
 
 TRACEBACK_VARIABLE = "KDCORE_TRACEBACK"
 
@@ -25,7 +25,7 @@ EPILOG = """examples:
   kd plugins show at                   one method: its inputs, its params, an example
   kd schema -o kd.schema.json          completion and checks in an editor
 
-exit codes: 0 success, 1 an error you can repair, 2 wrong usage, 130 interrupted
+exit codes: 0 success, 1 an error you can repair, 2 wrong usage, 130 interrupted (143 by SIGTERM)
 """
 
 
@@ -44,9 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"kd: {error}", file=sys.stderr)
         return FAILED
-    except KeyboardInterrupt:
-        print("kd: interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as signal:
+        # A run says what it has saved, and which signal ended it.
+        advice = getattr(signal, "advice", "")
+        print("kd: interrupted" + (f": {advice}" if advice else ""), file=sys.stderr)
+        return 128 + getattr(signal, "number", INTERRUPTED - 128)
     except BrokenPipeError:
         # Who read our output has left; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         module.add_arguments(command)
-        command.set_defaults(execute=module.execute)
+        command.set_defaults(execute=module.execute, usage_error=command.error)
     return parser
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from kdcore.cli.arguments import add_config_arguments, config_of, registry_of
+from kdcore.errors import RunError
 
 HELP = "train what a config describes"
 DESCRIPTION = "Check a config, run its stages and write a run folder with weights, metrics and a report."
@@ -13,13 +15,22 @@ EPILOG = """examples:
   kd run kd.yaml
   kd run kd.yaml --set seed=1 --set stages.distill.epochs=5
   kd run kd.yaml --plugin ./mine.py --output-dir /data/runs
+  kd run --resume runs/kd/20260131-180000    go on with a run that was interrupted
   folder=$(kd run kd.yaml --quiet)     for scripts: prints the run folder and nothing else
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    add_config_arguments(parser)
+    add_config_arguments(parser, required=False)
+    parser.add_argument(
+        "--resume", metavar="RUN", help="go on with the run in this folder, by its own config unless CONFIG is given"
+    )
+    parser.add_argument(
+        "--accept-changes",
+        action="store_true",
+        help="with --resume: go on although config, versions, data or weights files are not what they were",
+    )
     parser.add_argument(
         "--output-dir", metavar="DIR", help="the folder that receives NAME/STAMP/, instead of the config's"
     )
@@ -32,11 +43,42 @@ def execute(arguments: argparse.Namespace) -> int:
         # JSON text is YAML text that stays text, whatever the folder is called.
         arguments.overrides.append(f"output_dir={json.dumps(arguments.output_dir)}")
     registry = registry_of(arguments)
+    if arguments.resume is not None and arguments.config is None:
+        arguments.config = config_file(Path(arguments.resume))
+    if arguments.config is None:
+        arguments.usage_error("give a CONFIG, or --resume RUN")
+    if arguments.accept_changes and arguments.resume is None:
+        arguments.usage_error("--accept-changes belongs to --resume RUN")
     config = config_of(arguments, registry)
     # Only now: a mistake in the config is reported without the seconds that torch takes.
     from kdcore.engine.run import run
 
-    folder = run(config, registry=registry, quiet=arguments.quiet)
+    folder = run(
+        config,
+        registry=registry,
+        quiet=arguments.quiet,
+        resume=arguments.resume,
+        accept_changes=arguments.accept_changes,
+    )
     if arguments.quiet:
         print(folder)
     return 0
+
+
+def config_file(run: Path) -> str:
+    """Return the config that a run folder holds; raises RunError if it is none."""
+    file = run / "config.yaml"
+    if file.is_file():
+        return str(file)
+    if not run.is_dir():
+        raise RunError(f"there is no run folder {str(run)!r}", repair="kd run prints the folder when it starts")
+    inner = sorted(each.name for each in run.iterdir() if (each / "config.yaml").is_file())
+    if inner:
+        raise RunError(
+            f"{str(run)!r} is not a run folder, but holds some: {', '.join(inner[-5:])}",
+            repair=f"the latest is {run / inner[-1]}",
+        )
+    raise RunError(
+        f"{str(run)!r} holds no config.yaml: it is no run folder, or the run ended before it began",
+        repair="give the folder that kd run printed, or start the run anew",
+    )

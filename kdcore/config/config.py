@@ -72,6 +72,16 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class CacheConfig:
+    """How a frozen model's results are stored: without a folder under output_dir; `top_k` of 0 keeps all classes."""
+
+    folder: str | None = None
+    dtype: str = "as_is"
+    top_k: int = 0
+    place: Place = Place()
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """One model, how it is called and how its output is read; `part` is None if the caller brings it."""
 
@@ -84,6 +94,7 @@ class ModelConfig:
     seed: int | None
     clone_captures: bool
     place: Place
+    cache: CacheConfig | None = None
 
     @property
     def addresses(self) -> list[Address]:
@@ -159,6 +170,25 @@ class EarlyStopConfig:
 
 
 @dataclass(frozen=True)
+class NonfiniteConfig:
+    """What happens when a loss or gradient is not finite: `stop`, `skip` or `lower_rate`."""
+
+    action: str = "stop"
+    limit: int = 10
+    factor: float = 0.5
+
+
+@dataclass(frozen=True)
+class CheckpointsConfig:
+    """When a run is saved so that it can be resumed, and how many of those are kept."""
+
+    every_epochs: int = 1
+    every_steps: int | None = None
+    every_minutes: float | None = None
+    keep: int = 2
+
+
+@dataclass(frozen=True)
 class StartConfig:
     """The weights that a model or adapter begins a stage with."""
 
@@ -189,6 +219,7 @@ class StageConfig:
     accumulate: int = 1
     precision: str = "float32"
     find_unused: bool = False
+    on_nonfinite: NonfiniteConfig = NonfiniteConfig()
     best: BestConfig | None = None
     early_stop: EarlyStopConfig | None = None
 
@@ -201,6 +232,7 @@ class Config:
     seed: int
     device: str
     output_dir: str
+    checkpoints: CheckpointsConfig
     data: Mapping[str, DataConfig]
     models: Mapping[str, ModelConfig]
     adapters: Mapping[str, AdapterConfig]

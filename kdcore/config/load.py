@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
+from kdcore.config.caches import check_caches
 from kdcore.config.checker import CRITERION_REPAIR, Checker
-from kdcore.config.config import Config
+from kdcore.config.config import CheckpointsConfig, Config
 from kdcore.config.environment import expand_environment
 from kdcore.config.overrides import apply_overrides
 from kdcore.config.parts import check_adapters, check_cycles, check_data, check_models
@@ -70,6 +71,7 @@ def _check(source: Source, plugins: Registry, external_models: Iterable[str] | N
     stage_checker = StageChecker(checker, _mapping(data, "data"), frozenset(models), feeds, external=external)
     nodes = data.get("stages")
     stages = [stage_checker.check(node, index) for index, node in enumerate(nodes if isinstance(nodes, list) else [])]
+    check_caches(checker, checked_models, stages)
     problems += checker.problems
     if problems:
         raise ConfigError(sorted(_unique(problems), key=lambda problem: (problem.place.line, problem.place.column)))
@@ -78,6 +80,7 @@ def _check(source: Source, plugins: Registry, external_models: Iterable[str] | N
         seed=data["seed"],
         device=data["device"],
         output_dir=data["output_dir"],
+        checkpoints=CheckpointsConfig(**data["checkpoints"]),
         data=checked_data,
         models=checked_models,
         adapters=checked_adapters,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdcore.component import CheckContext, Kind
+from kdcore.config.caches import read_cache
 from kdcore.config.checker import Checker, expand
 from kdcore.config.config import AdapterConfig, Argument, Constant, DataConfig, ModelConfig, Path
 from kdcore.errors import suggestion
@@ -74,6 +75,7 @@ def check_models(checker: Checker, models: dict[str, Any], *, external: bool) ->
                 seed=node.get("seed"),
                 clone_captures=node.get("clone_captures", False),
                 place=checker.source.place(path),
+                cache=read_cache(checker, node.get("cache"), (*path, "cache")),
             )
     return checked
 

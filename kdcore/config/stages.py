@@ -13,6 +13,7 @@ from kdcore.config.config import (
     Binding,
     EarlyStopConfig,
     MetricsConfig,
+    NonfiniteConfig,
     Part,
     Path,
     StageConfig,
@@ -91,6 +92,7 @@ class StageChecker:
             accumulate=node.get("accumulate", 1),
             precision=node.get("precision", "float32"),
             find_unused=node.get("find_unused", False),
+            on_nonfinite=_on_nonfinite(node.get("on_nonfinite")),
             best=_best(node.get("best")),
             early_stop=_early_stop(node.get("early_stop")),
         )
@@ -293,6 +295,12 @@ def _model_term(name: str) -> bool:
 def _list(node: Mapping[str, Any], key: str, default: list[Any] | None = None) -> list[Any]:
     value = node.get(key, default)
     return value if isinstance(value, list) else []
+
+
+def _on_nonfinite(node: Any) -> NonfiniteConfig:
+    if not isinstance(node, dict):
+        return NonfiniteConfig(str(node or "stop"))
+    return NonfiniteConfig(str(node.get("action")), node.get("limit", 10), node.get("factor", 0.5))
 
 
 def _best(node: Any) -> BestConfig | None:

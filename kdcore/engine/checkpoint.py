@@ -1,10 +1,13 @@
-"""Checkpoints: the Objective's tensors in safetensors, the rest of the training state beside them."""
+"""One checkpoint: the Objective's tensors in safetensors, the rest of the training state beside them."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,23 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from kdcore.engine.disk import disk_errors
+from kdcore.errors import RunError
+
 TENSORS = "objective.safetensors"
 STATE = "state.pt"
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+_CHUNK = 2**20
+
+
+class DamagedCheckpointError(RunError):
+    """A checkpoint lacks a file, or a file is not what was written."""
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
     """Write named tensors atomically; tied tensors are written once per name, so any class can load them."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     seen: set[int] = set()
     plain = {}
     for name, tensor in tensors.items():
@@ -27,39 +40,142 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
         plain[name] = value.clone() if pointer in seen or value.untyped_storage().nbytes() != value.nbytes else value
         seen.add(pointer)
     partial = file.with_name(f".{file.name}.{os.getpid()}.part")
-    # The library makes files that only their owner can read; weights are to be shared as any other file is.
-    partial.touch()
-    mode = partial.stat().st_mode
-    safetensors.torch.save_file(plain, partial)
-    partial.chmod(mode)
-    partial.replace(file)
+    with disk_errors(file), _removed_on_error(partial):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # The library makes files that only their owner can read; weights are to be shared as any other file is.
+        partial.touch()
+        mode = partial.stat().st_mode
+        safetensors.torch.save_file(plain, partial)
+        partial.chmod(mode)
+        _flush(partial)
+        partial.replace(file)
 
 
 def save_checkpoint(folder: Path, objective: nn.Module, state: Mapping[str, Any]) -> None:
-    """Replace the checkpoint in `folder`, by renaming a complete new one over it."""
+    """Replace the checkpoint in `folder`, by renaming a complete new one over it.
+
+    Raises:
+        RunError: it could not be written; what was there is untouched.
+    """
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        _write(partial, objective.state_dict(), state)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    if folder.exists():
-        folder.replace(old)
-    partial.replace(folder)
+    shutil.rmtree(partial, ignore_errors=True)
+    with disk_errors(folder), _removed_on_error(partial):
+        _write(partial, objective.state_dict(), state)
+        if folder.exists():
+            folder.replace(old)
+        partial.replace(folder)
+        _flush(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def load_checkpoint(folder: Path, objective: nn.Module) -> dict[str, Any]:
+    """Load the tensors of `folder` into the Objective and return the rest of the state.
+
+    Raises:
+        DamagedCheckpointError: it is not what was written.
+        RunError: it belongs to an Objective with other tensors.
+    """
+    state = read_state(folder)
+    tensors = safetensors.torch.load_file(folder / TENSORS)
+    try:
+        objective.load_state_dict({**tensors, **state.pop("extra")})
+    except RuntimeError as error:
+        raise RunError(
+            f"the checkpoint {str(folder)!r} does not fit the models, adapters and losses of this config: {error}",
+            repair="resume with the config, plugins and versions that the run was started with",
+        ) from error
+    return state
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return the state in a checkpoint, after checking it, and load nothing."""
+    check_checkpoint(folder)
+    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    return state
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Raise DamagedCheckpointError unless every file of `folder` is complete and as it was written."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        files = {str(name): (int(entry["bytes"]), int(entry["crc32"])) for name, entry in manifest["files"].items()}
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise _damaged(folder, f"its {MANIFEST} cannot be read") from error
+    if manifest.get("format") != FORMAT:
+        raise RunError(
+            f"the checkpoint {str(folder)!r} has format {manifest.get('format')!r}, this version reads {FORMAT}",
+            repair="resume with the version of kdcore that wrote it",
+        )
+    for name in {TENSORS, STATE} - files.keys():
+        raise _damaged(folder, f"its {MANIFEST} does not list {name}")
+    for name, written in files.items():
+        try:
+            found = _measured(folder / name)
+        except OSError as error:
+            raise _damaged(folder, f"{name} cannot be read: {error.strerror}") from error
+        if found != written:
+            size = f"{found[0]} of {written[0]} bytes" if found[0] != written[0] else "other bytes than were written"
+            raise _damaged(folder, f"{name} has {size}")
 
 
 def _write(folder: Path, whole: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True)
     save_tensors({key: value for key, value in whole.items() if isinstance(value, Tensor)}, folder / TENSORS)
     extra = {key: value for key, value in whole.items() if not isinstance(value, Tensor)}
-    torch.save({**state, "extra": extra}, folder / STATE)
+    # Through a file of Python's, whose errors say what is wrong: torch's own writer does not.
+    with (folder / STATE).open("wb") as file:
+        try:
+            torch.save({**state, "extra": extra}, file)
+        except RuntimeError as error:
+            raise _cause(error) from error
+    _flush(folder / STATE)
+    files = {name: dict(zip(("bytes", "crc32"), _measured(folder / name), strict=True)) for name in (TENSORS, STATE)}
+    (folder / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}) + "\n", encoding="utf-8")
+    _flush(folder / MANIFEST)
+    _flush(folder)
 
 
-def load_checkpoint(folder: Path, objective: nn.Module) -> dict[str, Any]:
-    """Load the tensors of `folder` into the Objective and return the rest of the state."""
-    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    objective.load_state_dict({**safetensors.torch.load_file(folder / TENSORS), **state.pop("extra")})
-    return state
+def _cause(error: BaseException) -> BaseException:
+    """Return the disk's own error where torch's writer stumbled over it later."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, OSError):
+        found = found.__context__
+    return found or error
+
+
+def _measured(file: Path) -> tuple[int, int]:
+    """Return the size and the CRC-32 of a file."""
+    size = crc = 0
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            size += len(chunk)
+            crc = zlib.crc32(chunk, crc)
+    return size, crc
+
+
+def _flush(path: Path) -> None:
+    """Have the system write a file or folder out, so that a power cut after the renaming cannot empty it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _removed_on_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def _damaged(folder: Path, what: str) -> DamagedCheckpointError:
+    return DamagedCheckpointError(
+        f"the checkpoint {str(folder)!r} is damaged: {what}", repair="resume from an earlier one, or run again"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from kdcore.config.config import DataConfig
 from kdcore.engine.sampler import EpochSampler, OwnBatches
 from kdcore.errors import DataError, KdcoreError
-from kdcore.pipeline.diagnosis import describe, reason
+from kdcore.pipeline.diagnosis import DEAD_WORKER, describe, reason
 from kdcore.pipeline.randomness import derive_seed, kept_generators, seed_generators
 
 Sample = dict[str, Any]
@@ -142,6 +143,7 @@ class Loader:
             prefetch_factor=config.prefetch_factor if workers else None,
             persistent_workers=config.persistent_workers and workers > 0,
             generator=self._generator,
+            worker_init_fn=_leave_interrupts if workers else None,
         )
         if len(self._loader) == 0:
             raise DataError(
@@ -154,36 +156,55 @@ class Loader:
     def __len__(self) -> int:
         return len(self._loader)
 
-    def epoch(self, epoch: int) -> Iterator[Sample]:
-        """Yield the batches of an epoch."""
+    def epoch(self, epoch: int, skip: int = 0) -> Iterator[Sample]:
+        """Return the batches of an epoch, all but the first `skip`, which are not even read.
+
+        The workers start now; nothing here draws from the global generators.
+        """
         self._sampler.epoch = epoch
+        self._sampler.skip = skip if isinstance(self._sampler, OwnBatches) else skip * self.config.batch_size
         self._indexed.epoch[0] = epoch
         # The loader draws its workers' base seed from here, so the global generator is left alone.
         self._generator.manual_seed(derive_seed(self._indexed.seed, "workers", epoch))
-        batches: Iterator[Any] | None = None
+        try:
+            batches = iter(self._loader)
+        except Exception as error:  # a worker may fail to start in any way; the cause is chained and named
+            raise self._unreadable(error) from error
+        return self._batches(batches)
+
+    def _batches(self, batches: Iterator[Any]) -> Iterator[Sample]:
         while True:
             try:
-                batches = iter(self._loader) if batches is None else batches
                 batch = next(batches)
             except StopIteration:
                 return
             except Exception as error:  # a worker may end in any way; the cause is chained and named
-                raise DataError(
-                    f"data {self.config.name!r} cannot be read: {reason(error)}",
-                    place=self.config.place,
-                    repair="num_workers: 0 shows whether it is the worker processes that fail",
-                ) from error
+                raise self._unreadable(error) from error
             yield self._sound(batch)
+
+    def _unreadable(self, error: Exception) -> DataError:
+        repair = "num_workers: 0 shows whether it is the worker processes that fail"
+        if DEAD_WORKER in str(error):
+            repair = "if it was killed, then often for want of memory: lower num_workers or prefetch_factor; " + repair
+        what = f"data {self.config.name!r} cannot be read: {reason(error)}"
+        return DataError(what, place=self.config.place, repair=repair)
 
     def first_batch(self) -> Sample:
         """Return the first batch of epoch 0, read in this process."""
-        self._sampler.epoch = 0
+        self._sampler.epoch = self._sampler.skip = 0
         self._indexed.epoch[0] = 0
         if isinstance(self._sampler, OwnBatches):
             indices = next(iter(self._sampler))
         else:
             indices = [index for index, _ in zip(self._sampler, range(self.config.batch_size), strict=False)]
         return self._sound(self._collate(self._indexed.__getitems__(indices)))
+
+    def draw(self, indices: list[int], epoch: int = 0) -> Sample:
+        """Return a batch of these samples as they are in `epoch`, read in this process."""
+        # Not the loader's own, whose workers may be reading ahead in another epoch.
+        indexed = IndexedDataset(self.dataset, self.config.name, self._indexed.seed)
+        indexed.epoch[0] = epoch
+        return self._sound(Collate(indexed)(indexed.__getitems__(indices)))
 
     def _sound(self, batch: Sample | KdcoreError) -> Sample:
         if isinstance(batch, KdcoreError):
@@ -200,9 +221,13 @@ class Datasets:
 
     def loader(self, name: str, seed: int, *, stage: str) -> Loader:
         """Return a loader of one data set for one stage."""
+        return Loader(self._configs[name], self.dataset(name), seed, stage=stage)
+
+    def dataset(self, name: str) -> Any:
+        """Return one data set."""
         if name not in self._built:
             self._built[name] = build_dataset(self._configs[name])
-        return Loader(self._configs[name], self._built[name], seed, stage=stage)
+        return self._built[name]
 
 
 def build_dataset(config: DataConfig) -> Any:
@@ -238,6 +263,11 @@ def _portable(error: KdcoreError) -> KdcoreError:
     if get_worker_info() is not None:
         error.add_note("".join(traceback.format_exception(error)))
     return error
+
+
+def _leave_interrupts(worker: int) -> None:
+    """Leave an interrupt from the terminal, which reaches every process, to the one that can save the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _make_sampler(config: DataConfig, dataset: Any, seed: int) -> EpochSampler | OwnBatches:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kdcore.errors import Place, RunError, suggestion
-from kdcore.pipeline.diagnosis import DEAD_WORKER, DEVICE_ASSERT
+from kdcore.pipeline.cached import HOST_INDEX
+from kdcore.pipeline.diagnosis import DEAD_WORKER, DEVICE_ASSERT, of_memory
 
 
 def choose_device(name: str, place: Place = Place()) -> torch.device:
@@ -32,19 +33,21 @@ def choose_device(name: str, place: Place = Place()) -> torch.device:
 
 @contextlib.contextmanager
 def device_errors() -> Iterator[None]:
-    """Say in our words what no part of a stage is to blame for: memory, an index on a device, a dead worker."""
+    """Say in our words what no part of a stage is to blame for: memory, an index on a device, a dead worker.
+
+    Memory that runs out while a stage runs is told with more detail by the stage.
+    """
     try:
         yield
-    except torch.OutOfMemoryError as error:
-        raise RunError(
-            f"out of memory: {str(error).split(' GPU ')[0].strip()}",
-            repair="lower batch_size (accumulate: keeps the step as large), or write precision: bfloat16",
-        ) from error
     except RuntimeError as error:
         if DEAD_WORKER in str(error):
             raise RunError(
                 f"a worker process of a loader died: {error}",
                 repair="is there memory enough? lower num_workers; num_workers: 0 shows whether a sample is the cause",
+            ) from error
+        if of_memory(error):
+            raise RunError(
+                f"out of memory: {str(error).split(' GPU ')[0].strip()}", repair="use smaller models, or another device"
             ) from error
         if DEVICE_ASSERT not in str(error):
             raise
@@ -52,6 +55,11 @@ def device_errors() -> Iterator[None]:
             "the device met an index out of range, for example a label without a class or a token without a row",
             repair="run with --set device=cpu to see where; the device cannot say",
         ) from error
+
+
+def batch_to_device(batch: Mapping[str, Any], device: torch.device) -> Mapping[str, Any]:
+    """Move a batch; its indices stay on the host too, where a cache reads them without waiting for the device."""
+    return batch if device.type == "cpu" else {**to_device(batch, device), HOST_INDEX: batch["index"]}
 
 
 def to_device(value: Any, device: torch.device) -> Any:

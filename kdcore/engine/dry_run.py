@@ -9,15 +9,18 @@ from rich.console import Console
 from rich.table import Table
 
 from kdcore.config.config import Config, StageConfig
+from kdcore.engine.cache.caches import StageCaches
 from kdcore.engine.data import Datasets
 from kdcore.engine.device import choose_device, device_errors
 from kdcore.engine.judged import find_judged
+from kdcore.engine.memory import Memory
 from kdcore.engine.stage import StageLoaders, wire_stage
 from kdcore.engine.trainer import check_accumulation, make_optimizer, steps_per_epoch
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.objective import Objective
 from kdcore.pipeline.probe import undone
 from kdcore.pipeline.randomness import derive_seed, forked_generators
+from kdcore.pipeline.wire import Wiring
 
 
 @dataclass(frozen=True)
@@ -69,23 +72,38 @@ def rehearse(
     """
     loaders = StageLoaders(config, stage, datasets)
     assembly.begin(stage)
-    wiring, batch = wire_stage(stage, assembly, loaders, assembly.device)
+    with Memory(assembly, stage):
+        wiring, batch = wire_stage(stage, assembly, loaders, assembly.device)
+        try:
+            return _rehearsed(config, stage, assembly, loaders, wiring, batch, gradients=gradients)
+        finally:
+            wiring.objective.close()
+
+
+def _rehearsed(
+    config: Config,
+    stage: StageConfig,
+    assembly: Assembly,
+    loaders: StageLoaders,
+    wiring: Wiring,
+    batch: dict[str, Any],
+    *,
+    gradients: bool,
+) -> StageReport:
     objective = wiring.objective
-    try:
-        find_judged(config, stage, assembly, loaders.by_role, objective, batch)
-        check_accumulation(stage, objective, batch)
-        make_optimizer(config, stage, objective, loaders.train)
-        terms = _term_reports(config, stage, objective, batch) if gradients else []
-        trainable: dict[str, int] = {}
-        for name, parameter in objective.named_trainable():
-            head = ".".join(name.split(".")[: 2 if name.startswith("losses.") else 1])
-            trainable[head] = trainable.get(head, 0) + parameter.numel()
-        frozen = sorted(set(config.models) - set(stage.train))
-        assembly.trained.update(stage.train)
-        steps = steps_per_epoch(stage, loaders.train)
-        return StageReport(stage.name, terms, trainable, frozen, wiring.unreached, stage.epochs or 1, steps)
-    finally:
-        objective.close()
+    find_judged(config, stage, assembly, loaders.by_role, objective, batch)
+    check_accumulation(stage, objective, batch)
+    StageCaches(config, stage, assembly, loaders.by_role, objective).check()
+    make_optimizer(config, stage, objective, loaders.train)
+    terms = _term_reports(config, stage, objective, batch) if gradients else []
+    trainable: dict[str, int] = {}
+    for name, parameter in objective.named_trainable():
+        head = ".".join(name.split(".")[: 2 if name.startswith("losses.") else 1])
+        trainable[head] = trainable.get(head, 0) + parameter.numel()
+    frozen = sorted(set(config.models) - set(stage.train))
+    assembly.trained.update(stage.train)
+    steps = steps_per_epoch(stage, loaders.train)
+    return StageReport(stage.name, terms, trainable, frozen, wiring.unreached, stage.epochs or 1, steps)
 
 
 def _term_reports(config: Config, stage: StageConfig, objective: Objective, batch: dict[str, Any]) -> list[TermReport]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kdcore.config.config import Config
+from kdcore.engine.disk import disk_errors
 from kdcore.errors import RunError
 
 
@@ -53,6 +55,10 @@ class RunFolder:
         """The weights of a model or adapter at the end of a stage (or `initial`)."""
         return self.checkpoints / stage / f"{name}.safetensors"
 
+    def result(self, stage: str) -> Path:
+        """What a stage has come to; it is there once the stage is complete."""
+        return self.checkpoints / stage / "result.json"
+
     def final(self, model: str) -> Path:
         """The final weights of a model."""
         return self.path / f"{model}.safetensors"
@@ -60,24 +66,87 @@ class RunFolder:
     def write_config(self, resolved: Mapping[str, Any]) -> None:
         """Save the config with every default written out."""
         text = yaml.safe_dump(dict(resolved), sort_keys=False, allow_unicode=True)
-        write_atomically(self.path / "config.yaml", text)
+        # What is resolved is not resolved once more when the file is read again.
+        write_atomically(self.path / "config.yaml", text.replace("${", "$${"))
 
     def write_json(self, name: str, data: Any) -> None:
         """Save one JSON file."""
         write_atomically(self.path / name, json.dumps(_plain(data), indent=2, ensure_ascii=False) + "\n")
 
+    def seconds(self) -> float:
+        """Return how long the run took until it was interrupted, as far as it could say."""
+        try:
+            return float(json.loads((self.path / "results.json").read_text(encoding="utf-8"))["seconds"])
+        except (OSError, ValueError, TypeError, LookupError):
+            return 0.0
+
     def append_metrics(self, record: Mapping[str, Any]) -> None:
-        """Add one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_plain(record), ensure_ascii=False) + "\n")
+        """Add one line to metrics.jsonl, or none of it where there is no room."""
+        file, size = self.path / "metrics.jsonl", self.metrics_bytes()
+        line = json.dumps(_plain(record), ensure_ascii=False) + "\n"
+        with disk_errors(file):
+            try:
+                with file.open("a", encoding="utf-8") as stream:
+                    stream.write(line)
+            except OSError:
+                self.truncate_metrics(size)
+                raise
+
+    def metrics_bytes(self) -> int:
+        """Return the length of metrics.jsonl."""
+        file = self.path / "metrics.jsonl"
+        return file.stat().st_size if file.exists() else 0
+
+    def truncate_metrics(self, size: int) -> None:
+        """Forget the lines that were written after metrics.jsonl had `size` bytes."""
+        if self.metrics_bytes() > size:
+            os.truncate(self.path / "metrics.jsonl", size)
+
+    def forget(self, stages: Iterable[str]) -> None:
+        """Remove checkpoints and metrics of stages, which start from their beginning."""
+        names = set(stages)
+        for name in names:
+            shutil.rmtree(self.checkpoints / name, ignore_errors=True)
+        file = self.path / "metrics.jsonl"
+        if names and file.exists():
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            kept = [line for line in lines if _stage_of(line) not in names]
+            if len(kept) < len(lines):
+                write_atomically(file, "".join(kept))
+
+    def remove_leftovers(self) -> None:
+        """Remove what a process that was killed had half written."""
+        for pattern in (".*.part", ".*.old"):
+            for path in self.path.rglob(pattern):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old content or the new, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file so that a reader sees the old content or the new, never half of it.
+
+    Raises:
+        RunError: it could not be written; the old content is still there.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def _stage_of(line: str) -> str | None:
+    """Return the stage that a line of metrics.jsonl is about; half a line is about none."""
+    try:
+        return str(json.loads(line)["stage"])
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 def _plain(data: Any) -> Any:

@@ -96,6 +96,14 @@ def show_count(value: int | None) -> str:
     return MISSING if value is None else f"{value:,}"
 
 
+def show_bytes(count: int) -> str:
+    """Write how long a file is, in decimal units."""
+    if count < 1000:
+        return f"{count} bytes"
+    exponent = min(4, (len(str(count)) - 1) // 3)
+    return f"{count / 1000**exponent:.3g} {('kB', 'MB', 'GB', 'TB')[exponent - 1]}"
+
+
 def show_duration(seconds: float) -> str:
     """Write how long something took, to about two digits that matter."""
     if seconds < 9.95:

@@ -7,7 +7,7 @@ are only appended, and reduced a few times per epoch, so a step never waits for 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,67 +17,6 @@ from kdcore.config.stages import metric_name
 from kdcore.errors import DataError, WiringError
 
 _DRAIN_EVERY = 64
-
-
-TOTAL = ""
-
-
-class Added(NamedTuple):
-    """One batch's values, the weights of some by name, and the weight of the others."""
-
-    values: dict[str, Tensor]
-    weights: dict[str, Tensor | float]
-    weight: float
-
-
-class Mean:
-    """Weighted means of named scalars, summed in float64; the total goes under the name TOTAL."""
-
-    def __init__(self) -> None:
-        self._pending: list[Added] = []
-        self._sums: dict[str, float] = {}
-        self._weights: dict[str, float] = {}
-
-    def add(
-        self, values: dict[str, Tensor], weight: float, weights: Mapping[str, Tensor | float] | None = None
-    ) -> None:
-        """Add one batch's values; `weights` overrides `weight` by name."""
-        self._pending.append(Added(values, dict(weights) if weights else {}, weight))
-        if len(self._pending) >= _DRAIN_EVERY:
-            self._drain()
-
-    def latest(self) -> dict[str, float]:
-        """Return the newest values; this waits for the device."""
-        values = self._pending[-1].values if self._pending else self.compute()
-        return {name or "loss": float(value) for name, value in values.items()}
-
-    def compute(self) -> dict[str, float]:
-        """Return the means so far."""
-        self._drain()
-        return {name: total / self._weights[name] if self._weights[name] else 0.0 for name, total in self._sums.items()}
-
-    def _drain(self) -> None:
-        # Batches with the same names are reduced together: usually all of them, in one operation.
-        groups: dict[tuple[str, ...], list[Added]] = {}
-        for added in self._pending:
-            groups.setdefault(tuple(added.values), []).append(added)
-        self._pending.clear()
-        for names, group in groups.items():
-            shape = (len(group), len(names))
-            stacked = torch.stack([value for added in group for value in added.values.values()]).double().view(shape)
-            weights = [added.weights.get(name, added.weight) for added in group for name in names]
-            counts = _stacked_counts(weights, stacked.device).view(shape)
-            # A batch without positions has no mean; its weight of 0 must not turn NaN into the sum.
-            sums = torch.where(counts > 0, stacked * counts, 0.0).sum(0).tolist()
-            for name, total, weight in zip(names, sums, counts.sum(0).tolist(), strict=True):
-                self._sums[name] = self._sums.get(name, 0.0) + total
-                self._weights[name] = self._weights.get(name, 0.0) + weight
-
-
-def _stacked_counts(counts: list[Tensor | float], device: torch.device) -> Tensor:
-    if any(isinstance(count, Tensor) for count in counts):
-        return torch.stack([torch.as_tensor(count, device=device) for count in counts]).double()
-    return torch.tensor(counts, dtype=torch.float64, device=device)
 
 
 class Judge:
@@ -123,6 +62,17 @@ class Judge:
         """Return the metrics so far, as fractions of the positions whose label counts."""
         self._drain()
         return {name: hits / self._count if self._count else 0.0 for name, hits in self._hits.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts so far."""
+        self._drain()
+        classes = {"class_hits": self._class_hits, "class_counts": self._class_counts}
+        return {"hits": dict(self._hits), "count": self._count, **classes}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`."""
+        self._hits, self._count = dict(state["hits"]), state["count"]
+        self._class_hits, self._class_counts = state["class_hits"], state["class_counts"]
 
     def per_class(self) -> tuple[list[float | None], list[int]]:
         """Return accuracy and count by class; a class without samples has no accuracy."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,16 @@ from kdcore.engine.data import Datasets
 from kdcore.engine.device import choose_device, device_errors
 from kdcore.engine.dry_run import rehearse
 from kdcore.engine.environment import describe_environment
+from kdcore.engine.epochs import EpochRecord
 from kdcore.engine.folder import RunFolder
+from kdcore.engine.identity import check_identity, identify, read_identity, write_identity
+from kdcore.engine.interrupt import Interrupt, Interrupted
+from kdcore.engine.lock import locked
 from kdcore.engine.measure import show
 from kdcore.engine.progress import Progress, StagePlan, make_progress
 from kdcore.engine.report import write_report
-from kdcore.engine.stage import EpochRecord, StageLoaders, StageRun, save_initial
+from kdcore.engine.results import StageResult
+from kdcore.engine.stage import StageLoaders, StageRun, restore_stage, save_initial
 from kdcore.engine.tensorboard import TensorBoard
 from kdcore.errors import KdcoreError
 from kdcore.pipeline.assembly import Assembly
@@ -28,55 +34,127 @@ _log = logging.getLogger(__name__)
 
 
 def run(
-    config: Config, *, progress: Progress | None = None, registry: Registry | None = None, quiet: bool = False
+    config: Config,
+    *,
+    progress: Progress | None = None,
+    registry: Registry | None = None,
+    quiet: bool = False,
+    resume: str | Path | None = None,
+    accept_changes: bool = False,
 ) -> Path:
     """Run every stage of a checked config and return the run folder.
 
+    Arguments:
+        config: what to run.
+        progress: the display; by default one that fits the terminal.
+        registry: where lifecycle hooks are looked up; by default all installed plugins.
+        quiet: show nothing.
+        resume: the folder of a run that was interrupted, to go on where it was last saved.
+        accept_changes: resume even if config, versions, data or weights files are not what they were.
+
     Raises:
         KdcoreError: something about the config, data, weights or machine stops the run; the folder
-            keeps what was done until then.
+            keeps what was done until then, and can be resumed.
+        Interrupted: a signal ended it; its state was saved first.
     """
-    with progress or make_progress(quiet=quiet) as shown, device_errors():
-        return _Run(config, shown, registry or installed()).execute()
+    with progress or make_progress(quiet=quiet) as shown, device_errors(), Interrupt() as interrupt:
+        live = _Run(config, shown, registry or installed(), interrupt)
+        if resume is None:
+            return live.start()
+        return live.resume(RunFolder(Path(resume)), accept_changes=accept_changes)
 
 
 class _Run:
-    def __init__(self, config: Config, progress: Progress, registry: Registry) -> None:
+    def __init__(self, config: Config, progress: Progress, registry: Registry, interrupt: Interrupt) -> None:
         self.config = config
         self.progress = progress
         self.hook = registry.manager.hook
         self.registry = registry
+        self.interrupt = interrupt
+        self.device = choose_device(config.device, config.place("device"))
         self.results: dict[str, Any] = {"status": "running", "seconds": 0.0, "stages": [], "rows": [], "warnings": []}
 
-    def execute(self) -> Path:
+    def start(self) -> Path:
+        """Begin a new run."""
         config = self.config
-        device = choose_device(config.device, config.place("device"))
-        assembly = Assembly.build(config, device)
+        assembly = Assembly.build(config, self.device)
         datasets = Datasets(config.data)
         plans = self._rehearse(assembly, datasets)
         folder = RunFolder.create(config)
-        started = time.perf_counter()
-        folder.write_config(config.resolved)
-        folder.write_json("environment.json", describe_environment(device, self.registry))
-        self.progress.run_started(config.name, folder.path, plans)
+        with locked(folder.path):
+            self._describe(folder, datasets)
+            save_initial(config, assembly, folder)
+            return self._execute(assembly, datasets, folder, plans, completed=0)
+
+    def resume(self, folder: RunFolder, *, accept_changes: bool) -> Path:
+        """Go on with a run where it was last saved."""
+        config = self.config
+        with locked(folder.path):
+            folder.remove_leftovers()
+            assembly = Assembly.build(config, self.device)
+            datasets = Datasets(config.data)
+            saved = read_identity(folder.path)
+            if saved is not None:
+                check_identity(saved, identify(config, datasets), folder.path, self.progress.message, accept_changes)
+            plans = self._rehearse(assembly, datasets)
+            self._describe(folder, datasets)
+            # A stage may start from them, and models are built the same again.
+            save_initial(config, assembly, folder)
+            completed = self._restore(assembly, folder)
+            return self._execute(assembly, datasets, folder, plans, completed)
+
+    def _describe(self, folder: RunFolder, datasets: Datasets) -> None:
+        folder.write_config(self.config.resolved)
+        write_identity(identify(self.config, datasets), folder.path)
+        folder.write_json("environment.json", describe_environment(self.device, self.registry))
+
+    def _restore(self, assembly: Assembly, folder: RunFolder) -> int:
+        """Put everything where the completed stages had left it, and return how many they are."""
+        for index, stage in enumerate(self.config.stages):
+            result = StageResult.read(folder.result(stage.name))
+            if result is None or not result.covers(stage):
+                later = [each.name for each in self.config.stages[index + 1 :]]
+                folder.forget(later)
+                return index
+            restore_stage(stage, assembly, folder)
+            self._add(result)
+        return len(self.config.stages)
+
+    def _execute(
+        self, assembly: Assembly, datasets: Datasets, folder: RunFolder, plans: list[StagePlan], completed: int
+    ) -> Path:
+        started = time.perf_counter() - folder.seconds()
+        self.progress.run_started(self.config.name, folder.path, plans)
         for text in assembly.loaded.values():
             self.progress.message(text)
-        save_initial(config, assembly, folder)
-        self._call("run_started", folder=folder.path, config=dict(config.resolved))
+        self._call("run_started", folder=folder.path, config=dict(self.config.resolved))
         status = "failed"
         try:
-            self._stages(assembly, datasets, folder)
+            self._stages(assembly, datasets, folder, completed)
             status = "completed"
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as signal:
             status = "interrupted"
+            if isinstance(signal, Interrupted):
+                signal.advice = "; ".join(filter(None, (signal.advice, _resume_command(folder.path))))
+            raise
+        except KdcoreError:
+            self.progress.message(_resume_command(folder.path))
             raise
         finally:
             self.results.update(status=status, seconds=round(time.perf_counter() - started, 3))
-            folder.write_json("results.json", self.results)
-            report = self._report(folder)
+            report = self._finish(folder)
             self._call("run_ended", folder=folder.path, status=status)
         self.progress.run_ended(self.results["rows"], report)
         return folder.path
+
+    def _finish(self, folder: RunFolder) -> Path | None:
+        try:
+            folder.write_json("results.json", self.results)
+        except KdcoreError as error:  # the error that ended the run, often the same, may not be lost
+            if self.results["status"] == "completed":
+                raise
+            self.progress.message(f"results.json is not up to date: {error.problem.what}")
+        return self._report(folder)
 
     def _report(self, folder: RunFolder) -> Path | None:
         try:
@@ -96,9 +174,7 @@ class _Run:
         assembly.trained.clear()
         return plans
 
-    def _stages(self, assembly: Assembly, datasets: Datasets, folder: RunFolder) -> None:
-        board = TensorBoard(folder.path / "tensorboard")
-
+    def _stages(self, assembly: Assembly, datasets: Datasets, folder: RunFolder, completed: int) -> None:
         def epoch_ended(record: EpochRecord) -> None:
             folder.append_metrics(record.as_line())
             board.write(record.stage.name, record.step, record.metrics, record.lr)
@@ -106,23 +182,26 @@ class _Run:
             name, metrics = record.stage.name, dict(record.metrics)
             self._call("epoch_ended", folder=folder.path, stage=name, epoch=record.epoch, metrics=metrics)
 
-        try:
-            for stage in self.config.stages:
+        with TensorBoard(folder.path / "tensorboard") as board:
+            for stage in self.config.stages[completed:]:
                 self.progress.stage_started(stage.index)
                 judged = frozenset(row["model"] for row in self.results["rows"])
                 loaders = StageLoaders(self.config, stage, datasets)
-                live = StageRun(self.config, stage, assembly, loaders, folder, self.progress, epoch_ended)
+                live = StageRun(
+                    self.config, stage, assembly, loaders, folder, self.progress, epoch_ended, self.interrupt
+                )
                 try:
                     result = live.run(judged_before=judged)
                 except KdcoreError as error:
                     raise error.at(stage.place) from error
-                self.results["stages"].append(result.summary)
-                self.results["rows"].extend(result.rows)
-                self.results["warnings"].extend(result.warnings)
+                self._add(result)
                 folder.write_json("results.json", self.results)
                 self.progress.stage_ended(_told(result.rows))
-        finally:
-            board.close()
+
+    def _add(self, result: StageResult) -> None:
+        self.results["stages"].append(result.summary)
+        self.results["rows"].extend(result.rows)
+        self.results["warnings"].extend(result.warnings)
 
     def _call(self, name: str, **arguments: Any) -> None:
         """Tell every plugin that wants to know; one that fails or draws random numbers changes nothing."""
@@ -142,3 +221,7 @@ def _told(rows: list[dict[str, Any]]) -> str:
         f"{row['title']}: " + ", ".join(f"test {name} {show(name, value)}" for name, value in row["metrics"].items())
         for row in rows
     )
+
+
+def _resume_command(folder: Path) -> str:
+    return f"kd run --resume {shlex.quote(str(folder))} goes on from there"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,13 +16,14 @@ from kdcore.pipeline.randomness import derive_seed
 
 
 class EpochSampler(Sampler[int]):
-    """The order of samples as a function of (seed, epoch)."""
+    """The order of samples as a function of (seed, epoch); the first `skip` are left out, as when resuming."""
 
     def __init__(self, kind: str, length: int, seed: int, targets: Any = None) -> None:
         self.kind = kind
         self.length = length
         self.seed = seed
         self.epoch = 0
+        self.skip = 0
         self._weights = _class_weights(targets, length) if kind == "balanced" else None
 
     def __len__(self) -> int:
@@ -29,7 +31,7 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
-        return iter(self._order(generator).tolist())
+        return iter(self._order(generator)[self.skip :].tolist())
 
     def _order(self, generator: torch.Generator) -> Tensor:
         if self.kind == "shuffle":
@@ -44,7 +46,8 @@ class EpochSampler(Sampler[int]):
 class OwnBatches(Sampler[list[int]]):
     """The batches that a data set chooses itself, by `batches(batch_size, generator)`.
 
-    The generator is seeded by (seed, epoch); every epoch must have as many batches as the first.
+    The generator is seeded by (seed, epoch); every epoch must have as many batches as the first. The first
+    `skip` batches are left out, as when resuming.
     """
 
     def __init__(self, dataset: Any, batch_size: int, seed: int) -> None:
@@ -52,6 +55,7 @@ class OwnBatches(Sampler[list[int]]):
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
+        self.skip = 0
         self._length = sum(1 for _ in self)
 
     def __len__(self) -> int:
@@ -59,7 +63,7 @@ class OwnBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
-        for batch in self.dataset.batches(self.batch_size, generator):
+        for batch in itertools.islice(self.dataset.batches(self.batch_size, generator), self.skip, None):
             yield [int(index) for index in batch]
 
 

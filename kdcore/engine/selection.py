@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass
@@ -26,3 +28,8 @@ class Selection:
         if better:
             self.best, self.best_epoch = value, epoch
         return better
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from what another Selection of the same metric had seen."""
+        if state["metric"] == self.metric:
+            self.best, self.best_epoch, self.waited = state["best"], state["best_epoch"], state["waited"]

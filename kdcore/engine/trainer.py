@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,16 +12,17 @@ from torch import Tensor
 from kdcore.address import Address
 from kdcore.config.config import Config, StageConfig
 from kdcore.engine.data import Loader, Sample
-from kdcore.engine.device import to_device
-from kdcore.engine.metrics import TOTAL, Judge, Mean
+from kdcore.engine.device import batch_to_device
+from kdcore.engine.mean import TOTAL, Mean
+from kdcore.engine.metrics import Judge
+from kdcore.engine.nonfinite import Guard, listed
 from kdcore.engine.optimizers import build_optimizer
 from kdcore.engine.progress import Progress
 from kdcore.engine.schedulers import Stepper, build_scheduler
-from kdcore.errors import KdcoreError, WiringError
+from kdcore.errors import KdcoreError, RunError, WiringError
 from kdcore.pipeline.objective import Objective, Share, autocast
+from kdcore.pipeline.randomness import set_generator_states
 from kdcore.pipeline.term import nonzero
-
-_SHOWN = 8
 
 
 class Trainer:
@@ -36,6 +37,7 @@ class Trainer:
         scheduler: Stepper | None,
         device: torch.device,
         progress: Progress,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         self.stage = stage
         self.objective = objective
@@ -45,41 +47,121 @@ class Trainer:
         self.device = device
         self.progress = progress
         self.step = 0
-        self.mean = Mean()
+        self.guard = Guard(stage.on_nonfinite, stage.name, stage.place, objective, tell or progress.message)
+        self.mean = Mean(self.guard.found)
         self.steps_per_epoch = steps_per_epoch(stage, loader)
         self.total_steps = self.steps_per_epoch * (stage.epochs or 1)
         self._autocast = autocast(device, stage.precision)
         self._parameters = [parameter for _, parameter in objective.named_trainable()]
 
-    def epoch(self, epoch: int, judges: dict[str, Judge]) -> dict[str, float]:
-        """Train one epoch and return the mean of the total and of each term."""
+    def epoch(
+        self,
+        epoch: int,
+        judges: dict[str, Judge],
+        *,
+        done: int = 0,
+        generators: Mapping[str, Any] | None = None,
+        after_step: Callable[[], None] | None = None,
+    ) -> dict[str, float]:
+        """Train one epoch and return the mean of the total and of each term.
+
+        Arguments:
+            epoch: counted from 0.
+            judges: of the models whose outputs are judged.
+            done: how many of its steps were made before, in a run that is resumed.
+            generators: states of the random generators to go on from.
+            after_step: called after every step.
+        """
         self.objective.train()
-        self.mean = Mean()
-        windows = _windows(self.loader.epoch(epoch), self.stage.accumulate)
-        for window in itertools.islice(windows, self.steps_per_epoch):
+        if done == 0:
+            self.mean = Mean(self.guard.found)
+        windows = _windows(self.loader.epoch(epoch, done * self.stage.accumulate), self.stage.accumulate)
+        if generators is not None:
+            # Only now, when nothing but training will draw from them.
+            set_generator_states(generators)
+        for window in itertools.islice(windows, self.steps_per_epoch - done):
             self.objective.progress(self.step, self.total_steps, epoch)
             self._train(window, judges)
             self.step += 1
             if self.scheduler is not None:
                 self.scheduler.step_ended()
             self.progress.step_ended(self.mean.latest)
+            if after_step is not None:
+                after_step()
         return self.mean.compute()
 
+    def learning_rates(self) -> list[float]:
+        """Return the learning rate of each parameter group."""
+        return [float(group["lr"]) * self.guard.scale for group in self.optimizer.param_groups]
+
+    def check(self) -> None:
+        """Raise RunError if a loss or a trained parameter is not finite by now."""
+        self.mean.check()
+        self.guard.check_weights(self.objective.named_trainable(), self.step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that later steps depend on but the Objective and the random generators."""
+        return {
+            "step": self.step,
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
+            "mean": self.mean.state_dict(),
+            "guard": self.guard.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state`; raises RunError if it belongs to another optimizer or scheduler."""
+        self.step = state["step"]
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (ValueError, KeyError) as error:
+            raise RunError(
+                f"the saved state does not fit the optimizer of stage {self.stage.name!r}: {error}",
+                place=self.stage.place,
+                repair="resume with the config of the saved run",
+            ) from error
+        if self.scheduler is not None and state["scheduler"] is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        self.mean.load_state_dict(state["mean"], self.device)
+        self.guard.load_state_dict(state["guard"])
+
     def _train(self, window: Sequence[Sample], judges: dict[str, Judge]) -> None:
+        guard, sound = self.guard, True
+        if guard.every_step:
+            guard.keep()
         for batch, share in self._shares(window):
             try:
                 with self._autocast:
-                    out = self.objective(to_device(batch, self.device), share)
+                    out = self.objective(batch_to_device(batch, self.device), share)
             except KdcoreError as error:
                 raise _with_samples(error, batch, self.loader, self.stage) from error
             out.total.backward()
             total = out.total.detach() if share is None else out.total.detach() / share.fraction
-            self.mean.add({TOTAL: total, **out.terms}, len(batch["index"]), self.objective.counts)
+            values, indices = {TOTAL: total, **out.terms}, batch["index"]
+            if guard.every_step and not guard.accepts(values, indices):
+                sound = False
+                continue
+            self.mean.add(values, len(indices), self.objective.counts, (self.step, indices))
             judge(judges, self.objective, self.stage.metrics.target)
+        if guard.every_step and not (sound and guard.accepts_gradients(self._parameters)):
+            guard.reject(self.step)
+        else:
+            self._move()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _move(self) -> None:
         if self.stage.clip_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters, self.stage.clip_grad_norm)
+        if self.guard.scale == 1:
+            self.optimizer.step()
+            return
+        # For this step only: schedulers compute the next rate from the one they find.
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["lr"] * self.guard.scale
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def _shares(self, window: Sequence[Sample]) -> Iterable[tuple[Sample, Share | None]]:
         """Say what part of the step each batch is, so that the parts add up to one batch of all of it."""
@@ -138,8 +220,12 @@ def evaluate(
     device: torch.device,
     progress: Progress,
     split: str,
+    check: Callable[[], None],
 ) -> dict[str, float]:
-    """Run the Objective over a data set without training; returns the means of total and terms."""
+    """Run the Objective over a data set without training; returns the means of total and terms.
+
+    `check` is called after every batch, and may end the evaluation by raising.
+    """
     objective.eval()
     mean = Mean()
     progress.evaluating(split, len(loader))
@@ -147,12 +233,13 @@ def evaluate(
         for batch in loader.epoch(0):
             try:
                 with autocast(device, stage.precision):
-                    out = objective(to_device(batch, device))
+                    out = objective(batch_to_device(batch, device))
             except KdcoreError as error:
                 raise _with_samples(error, batch, loader, stage) from error
             mean.add({TOTAL: out.total, **out.terms}, len(batch["index"]), objective.counts)
             judge(judges, objective, stage.metrics.target)
             progress.evaluated_batch()
+            check()
     return mean.compute()
 
 
@@ -170,9 +257,7 @@ def check_accumulation(stage: StageConfig, objective: Objective, batch: Sample) 
 
 def _with_samples(error: KdcoreError, batch: Sample, loader: Loader, stage: StageConfig) -> KdcoreError:
     """Return the same error, saying which samples met it: the first batch of the stage did not."""
-    indices = batch["index"].tolist()
-    shown = ", ".join(map(str, indices[:_SHOWN])) + (f", ... ({len(indices)} in all)" if len(indices) > _SHOWN else "")
-    return error.adding(f"on samples {shown} of data {loader.config.name!r}").at(stage.place)
+    return error.adding(f"on samples {listed(batch['index'])} of data {loader.config.name!r}").at(stage.place)
 
 
 def _windows(batches: Iterator[Sample], size: int) -> Iterator[list[Any]]:

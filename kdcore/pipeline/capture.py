@@ -43,6 +43,10 @@ class Slot:
             value = cloned(value)
         self._kept.append((value, versions(value)))
 
+    def restore(self, value: Any) -> None:
+        """Take `value` as the one addressed, of a pass that did not take place."""
+        self._kept.extend([(value, versions(value))] * self.depth)
+
     def read(self) -> Any:
         """Return the value; raises AddressError if it is missing or was changed in place since."""
         value, seen = self._first()

@@ -11,6 +11,7 @@ from torch import Tensor
 
 DEVICE_ASSERT = "device-side assert"
 DEAD_WORKER = "DataLoader worker (pid"
+_CPU_ALLOCATOR = "DefaultCPUAllocator"
 
 _SHOWN = 4
 
@@ -37,7 +38,12 @@ def reason(error: BaseException) -> str:
 
 def of_device(error: Exception) -> bool:
     """Whether a device has refused or a worker has died, which may be reported in anybody's code."""
-    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in (DEVICE_ASSERT, DEAD_WORKER))
+    return of_memory(error) or any(each in str(error) for each in (DEVICE_ASSERT, DEAD_WORKER))
+
+
+def of_memory(error: BaseException) -> bool:
+    """Whether a tensor found no room, on an accelerator or on the CPU."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _CPU_ALLOCATOR in str(error)
 
 
 def _range(value: Tensor) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,9 @@ from kdcore.pipeline.diagnosis import describe, of_device, reason
 from kdcore.pipeline.freeze import keep_frozen
 from kdcore.pipeline.select import select
 from kdcore.pipeline.versions import Versions, changed, versions
+
+if TYPE_CHECKING:
+    from kdcore.pipeline.cached import Cached
 
 Batch = Mapping[str, Any]
 Reader = Callable[[Batch], Any]
@@ -51,6 +54,7 @@ class Node:
         self.always_full = False
         self.raw: Any = None
         self.extracted: Extracted | None = None
+        self.cached: Cached | None = None
         self._versions: Versions = []
         self._arguments: list[Reader] = []
         self._keywords: dict[str, Reader] = {}
@@ -78,7 +82,14 @@ class Node:
         self._keywords = {key: bound_reader(each, readers) for key, each in self.kwargs.items()}
 
     def run(self, batch: Batch, stop: Event | None = None) -> None:
-        """Run the module on what its addresses yield, at most as far as `stop`."""
+        """Run the module on what its addresses yield, at most as far as `stop`; or read what a cache has of that."""
+        if self.cached is None:
+            self.compute(batch, stop)
+        else:
+            self.cached.run(batch, stop)
+
+    def compute(self, batch: Batch, stop: Event | None = None) -> None:
+        """Run the module, whatever a cache has."""
         args = [read(batch) for read in self._arguments]
         kwargs = {key: read(batch) for key, read in self._keywords.items()} if self._keywords else {}
         if self.frozen:
@@ -134,6 +145,14 @@ class Node:
         self.raw = self.extracted = None
         self._versions = []
         self.capture.clear()
+
+    def restore(self, extracted: Extracted, raw: Any, captured: Mapping[Address, Any]) -> None:
+        """Take these as the results of a pass that did not take place."""
+        self.clear()
+        self.extracted, self.raw = extracted, raw
+        self._versions = versions(extracted.value)
+        for address, value in captured.items():
+            self.capture.slots[address].restore(value)
 
     def peek(self, address: Address, batch: Batch) -> Any:
         """Return what an address yields for its shape, whatever became of the values."""

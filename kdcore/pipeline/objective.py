@@ -17,8 +17,8 @@ from kdcore.pipeline.capture import strip_hooks
 from kdcore.pipeline.diagnosis import reason
 from kdcore.pipeline.freeze import Flags, keep_frozen
 from kdcore.pipeline.node import Batch, Node, Reader
-from kdcore.pipeline.plan import Plan
-from kdcore.pipeline.term import Term
+from kdcore.pipeline.plan import NodePass, Plan
+from kdcore.pipeline.term import Term, Value
 
 
 class ObjectiveOutput(NamedTuple):
@@ -34,10 +34,10 @@ class Share:
 
     `fraction` is the batch's part of all samples of the step; `counts` are, for terms over
     positions, the positions of the whole step. The totals of all parts then add up to what
-    one batch of all samples would have given.
+    one batch of all samples would have given. `StepCounts` makes them.
     """
 
-    fraction: float = 1.0
+    fraction: Tensor | float = 1.0
     counts: Mapping[str, Tensor | float] = field(default_factory=dict)
 
 
@@ -141,7 +141,7 @@ class Objective(nn.Module):
         try:
             plan.run(batch)
             values, logged = self._compute(batch, terms, share)
-            total = self._balance(values)
+            total = self.balance(values)
             if share is not None:
                 total = total * share.fraction
             latest.observed = {address: _detached(read(batch)) for address, read in observers.items()}
@@ -160,15 +160,16 @@ class Objective(nn.Module):
             values[term.name] = value.mean
             if value.total is not None and value.positions is not None:
                 self._latest.counts[term.name] = _detached(value.positions)
-                if share is not None and term.name in share.counts:
-                    values[term.name] = value.total / (share.counts[term.name] * share.fraction)
+                if share is not None:
+                    values[term.name] = _part(term, value, share)
         if self._sources:
             for name, loss in returned_losses(self._sources).items():
                 values[name] = loss
                 logged[name] = _logged(loss)
         return values, logged
 
-    def _balance(self, values: dict[str, Tensor]) -> Tensor:
+    def balance(self, values: dict[str, Tensor]) -> Tensor:
+        """Return the total of given terms, for example of their means over a data set."""
         if not self.training and len(self._passes[False].terms) < len(self._terms):
             # Terms that exist in training only count as nothing in evaluation.
             zero = next(iter(values.values()), torch.zeros(())).new_zeros(())
@@ -187,6 +188,15 @@ class Objective(nn.Module):
             return self._compute(batch, terms, None)[0]
         finally:
             plan.clear()
+
+    def node_pass(self, name: str, *, training: bool) -> NodePass | None:
+        """Return how a model or adapter runs in one of the two modes, None if it does not."""
+        plan, _, observers = self._passes[training]
+        for node, stop in plan.steps:
+            if node.name == name:
+                observed = [address for address in observers if address.name == name]
+                return NodePass(node, stop, tuple(dict.fromkeys((*plan.read[name], *observed))))
+        return None
 
     def count(self, batch: Batch) -> dict[str, Tensor | float]:
         """Return, before any forward, the positions that each term over positions will count in `batch`."""
@@ -235,6 +245,14 @@ class Objective(nn.Module):
         self._flags.restore()
 
     @property
+    def entries(self) -> set[str]:
+        """The entries of a batch that a pass in the present mode (training or evaluation) reads."""
+        plan, terms, _ = self._passes[self.training]
+        addresses = [address for term in terms for address in term.config.addresses]
+        addresses += [address for node, _ in plan.steps for address in node.addresses()]
+        return {address.path for address in addresses if address.is_batch}
+
+    @property
     def evaluated(self) -> list[str]:
         """The terms that are computed in evaluation too."""
         return [term.name for term in self._passes[False].terms]
@@ -267,6 +285,21 @@ def _observable(plan: Plan, observed: Mapping[Address, Reader]) -> dict[Address,
     """Leave out outputs of models that the plan does not run to their end."""
     complete = {node.name for node, stop in plan.steps if stop is None}
     return {address: read for address, read in observed.items() if address.is_batch or address.name in complete}
+
+
+def _part(term: Term, value: Value, share: Share) -> Tensor:
+    """Return a term over positions as if it stood for the whole step that `share` is a part of."""
+    assert value.total is not None
+    if term.name in share.counts:
+        return value.total / (share.counts[term.name] * share.fraction)
+    if isinstance(share.fraction, float) and share.fraction == 1:
+        return value.mean
+    raise WiringError(
+        f"term {term.name!r} returns (sum, count) but cannot tell its count before a forward pass: the mean over all "
+        "positions of a step in several parts cannot be formed",
+        place=term.config.place,
+        repair="bind its labels or mask to the batch, choose a reduction to a scalar, or take the step in one batch",
+    )
 
 
 def _logged(value: Tensor) -> Tensor:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from kdcore.address import Address, What
 from kdcore.pipeline.capture import Event
 from kdcore.pipeline.node import Batch, Node, failed_call, is_captured
 
 
+class NodePass(NamedTuple):
+    """How one node runs in a plan: after which event it may stop, and which addresses are read off it."""
+
+    node: Node
+    stop: Event | None
+    addresses: tuple[Address, ...]
+
+
 @dataclass(frozen=True)
 class Plan:
-    """A sequence of nodes, each with the event after which its pass may stop."""
+    """A sequence of nodes, each with the event after which its pass may stop.
+
+    `read` holds, by node, the addresses that a pass must yield.
+    """
 
     steps: tuple[tuple[Node, Event | None], ...]
+    read: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
 
     def run(self, batch: Batch) -> None:
         """Run every node."""
@@ -61,9 +74,11 @@ def make_plan(
     for node in order:
         wanted.extend(node.addresses())
     steps = []
+    read: dict[str, tuple[Address, ...]] = {}
     for node in order:
         own = [each for each in wanted if each.name == node.name and each.what is not What.MODULE]
         full = node.always_full or not stops or node.compiled or not all(is_captured(each) for each in own)
         stop = None if full else node.capture.last_event(traces.get(node.name, []), own)
         steps.append((node, stop))
-    return Plan(tuple(steps))
+        read[node.name] = tuple(dict.fromkeys(own))
+    return Plan(tuple(steps), read)

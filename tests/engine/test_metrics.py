@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from kdcore.address import Address
 from kdcore.config.config import MetricsConfig
-from kdcore.engine.metrics import TOTAL, Judge, Mean, check_judgeable, metric_values
+from kdcore.engine.mean import TOTAL, Mean
+from kdcore.engine.metrics import Judge, check_judgeable, metric_values
 from kdcore.errors import WiringError
 
 

@@ -73,7 +73,7 @@ def results(folder: Path) -> dict[str, Any]:
 def test_a_run_leaves_a_complete_folder(tmp_path: Path) -> None:
     folder = execute(tmp_path)
     assert {each.name for each in folder.iterdir()} == {
-        "config.yaml", "environment.json", "metrics.jsonl", "results.json", "report.html",
+        ".lock", "config.yaml", "environment.json", "identity.json", "metrics.jsonl", "results.json", "report.html",
         "tensorboard", "checkpoints", "student.safetensors", "teacher.safetensors",
     }  # fmt: skip
     found = lines(folder)
@@ -148,10 +148,13 @@ def test_the_best_epoch_is_kept_and_said(tmp_path: Path) -> None:
     finite = [value if value is not None else math.inf for value in losses]
     assert summary["best_epoch"] == finite.index(min(finite)) < 3
     assert summary["selected_by"] == "val/loss"
-    best = safetensors.torch.load_file(folder / "checkpoints" / "distill" / "best" / "objective.safetensors")
+    checkpoints = folder / "checkpoints" / "distill"
+    (best_folder,) = checkpoints.glob("best-*")
+    assert best_folder.name == f"best-epoch-{summary['best_epoch']:05d}"
+    best = safetensors.torch.load_file(best_folder / "objective.safetensors")
     final = weights(folder, "student")
     assert all(torch.equal(final[key.removeprefix("models.student.")], value) for key, value in best.items())
-    last = safetensors.torch.load_file(folder / "checkpoints" / "distill" / "last" / "objective.safetensors")
+    last = safetensors.torch.load_file(max(checkpoints.glob("epoch-*")) / "objective.safetensors")
     assert not same(best, last)
 
 
@@ -256,8 +259,8 @@ def test_lifecycle_hooks_are_called_and_cannot_end_a_run(tmp_path: Path) -> None
 def test_an_interrupted_run_keeps_what_was_done(tmp_path: Path) -> None:
     class Breaker:
         @hookimpl
-        def epoch_ended(self, stage: str) -> None:
-            if stage == "distill":
+        def epoch_ended(self, stage: str, epoch: int) -> None:
+            if stage == "distill" and epoch == 1:
                 raise KeyboardInterrupt
 
     plugins = Registry.discover()
@@ -268,11 +271,11 @@ def test_an_interrupted_run_keeps_what_was_done(tmp_path: Path) -> None:
     assert results(folder)["status"] == "interrupted"
     assert [row["stage"] for row in results(folder)["rows"]] == ["teach"]
     assert (folder / "report.html").is_file()
-    assert (folder / "checkpoints" / "distill" / "last").is_dir()
+    assert [each.name for each in (folder / "checkpoints" / "distill").iterdir()] == ["epoch-00001-step-000000003"]
 
 
 def test_a_failing_run_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def explode(*args: object) -> None:
+    def explode(*args: object, **options: object) -> None:
         raise WiringError("the optimizer is gone")
 
     monkeypatch.setattr("kdcore.engine.trainer.Trainer.epoch", explode)

@@ -30,7 +30,7 @@ class Progress:
                 [evaluating evaluated_batch*] stage_ended)*
         run_ended
 
-    A resumed run starts at a later stage or epoch. `message` may come at any time, and so may
+    A resumed run starts at a later stage, epoch or step. `message` may come at any time, and so may
     `close`, which every path out of the `with` block ends with.
     """
 
@@ -40,8 +40,11 @@ class Progress:
     def stage_started(self, index: int) -> None:
         """Begin the stage at position `index` of the plan, counted from 0."""
 
-    def epoch_started(self, epoch: int) -> None:
-        """Begin an epoch, counted from 0 as in metrics.jsonl; people read it counted from 1."""
+    def epoch_started(self, epoch: int, step: int = 0) -> None:
+        """Begin an epoch, counted from 0 as in metrics.jsonl; people read it counted from 1.
+
+        A resumed run begins its first one after `step` steps.
+        """
 
     def step_ended(self, terms: Callable[[], Mapping[str, float]]) -> None:
         """Count one step; costs well under a microsecond unless a refresh is due.

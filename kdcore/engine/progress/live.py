@@ -53,9 +53,9 @@ class LiveProgress(Tracked):
         self._terms, self._lr, self._validation = {}, (), (0, {})
         self._draw()
 
-    def epoch_started(self, epoch: int) -> None:
+    def epoch_started(self, epoch: int, step: int = 0) -> None:
         """Draw the epoch."""
-        super().epoch_started(epoch)
+        super().epoch_started(epoch, step)
         self._draw()
 
     def evaluating(self, split: str, total: int) -> None:

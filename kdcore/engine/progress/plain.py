@@ -47,9 +47,9 @@ class PlainProgress(Tracked):
         )
         self._due = self._clock() + self.interval
 
-    def epoch_started(self, epoch: int) -> None:
+    def epoch_started(self, epoch: int, step: int = 0) -> None:
         """Start the clock of the next sign of life."""
-        super().epoch_started(epoch)
+        super().epoch_started(epoch, step)
         self._due = self._clock() + self.interval
 
     def refresh(self, terms: Terms | None) -> None:

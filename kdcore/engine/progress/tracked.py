@@ -40,6 +40,7 @@ class Tracked(Progress):
         self._steps_seen = 0
         self._epoch_times: list[float] = []
         self._ended = 0
+        self._begun = 0
 
     @abstractmethod
     def refresh(self, terms: Terms | None) -> None:
@@ -66,9 +67,10 @@ class Tracked(Progress):
         self._stage_start = self._epoch_start = self._clock()
         self._steps_seen, self._epoch_times, self._ended = 0, [], 0
 
-    def epoch_started(self, epoch: int) -> None:
+    def epoch_started(self, epoch: int, step: int = 0) -> None:
         """Start the clock of the epoch."""
-        self.epoch, self.step, self.split, self._ended = epoch + 1, 0, "", epoch
+        self.epoch, self.step, self.split, self._ended = epoch + 1, step, "", epoch
+        self._begun = step
         self._epoch_start = self._clock()
 
     def step_ended(self, terms: Terms) -> None:
@@ -89,9 +91,10 @@ class Tracked(Progress):
 
     def epoch_ended(self, epoch: int, metrics: Mapping[str, float], lr: Sequence[float]) -> None:
         """Take the time of the epoch."""
-        self._epoch_times.append(self._clock() - self._epoch_start)
-        self._steps_seen += self.step
-        self.epoch, self.step, self.split, self._ended = epoch + 1, 0, "", epoch + 1
+        if self._begun == 0:  # a part of an epoch says nothing about a whole one
+            self._epoch_times.append(self._clock() - self._epoch_start)
+        self._steps_seen += self.step - self._begun
+        self.epoch, self.step, self.split, self._ended, self._begun = epoch + 1, 0, "", epoch + 1, 0
         self._epoch_start = self._clock()
 
     def _refresh(self, terms: Terms | None) -> None:
@@ -108,14 +111,15 @@ class Tracked(Progress):
         if self._epoch_times:
             per_epoch = sum(self._epoch_times) / len(self._epoch_times)
             return max(0.0, per_epoch * (self.stage.epochs - self._ended) - running)
-        if not self.step:
+        made = self.step - self._begun
+        if not made:
             return None
         steps_left = self.stage.steps_per_epoch * (self.stage.epochs - self._ended) - self.step
-        return max(0.0, running / self.step * steps_left)
+        return max(0.0, running / made * steps_left)
 
     def run_left(self) -> float | None:
         """Seconds the run will still take, if later stages go at this stage's pace per step."""
-        left, steps = self.stage_left(), self._steps_seen + self.step
+        left, steps = self.stage_left(), self._steps_seen + self.step - self._begun
         if left is None or not steps:
             return None
         per_step = self.stage_seconds() / steps

@@ -1,0 +1,93 @@
+"""The checkpoints of a stage: named by epoch and step, kept to a limit, found again after a crash."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from kdcore.engine.checkpoint import DamagedCheckpointError, check_checkpoint, load_checkpoint, read_state, save_checkpoint
+
+_NAME = re.compile(r"epoch-(\d+)-step-(\d+)")
+_BEST = re.compile(r"best-epoch-(\d+)")
+
+Key = tuple[int, int]
+
+
+class Checkpoints:
+    """What `checkpoints/<stage>` holds: the latest states of training, and the best epoch's weights.
+
+    The best weights that some kept state refers to are kept as long as that state is, since
+    resuming from it needs them.
+
+    Arguments:
+        folder: where they are.
+        keep: how many states are kept.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self.keep = keep
+        self._best_of: dict[Key, int | None] = {}
+
+    def save(self, objective: nn.Module, state: Mapping[str, Any], best_epoch: int | None) -> Path:
+        """Write a state of training, then remove those beyond the limit."""
+        key = (int(state["epoch"]), int(state["step"]))
+        path = self.folder / f"epoch-{key[0]:05d}-step-{key[1]:09d}"
+        save_checkpoint(path, objective, {**state, "best_epoch": best_epoch})
+        self._best_of[key] = best_epoch
+        self._prune()
+        return path
+
+    def save_best(self, objective: nn.Module, epoch: int) -> None:
+        """Write the weights of an epoch that is the best so far."""
+        save_checkpoint(self._best(epoch), objective, {"epoch": epoch})
+
+    def load_best(self, objective: nn.Module, epoch: int) -> None:
+        """Load the weights of the best epoch."""
+        load_checkpoint(self._best(epoch), objective)
+
+    def load_latest(self, objective: nn.Module, tell: Callable[[str], None]) -> dict[str, Any] | None:
+        """Load the newest sound state and return it, or None if there is none; `tell` hears of damaged ones."""
+        for key, path in sorted(self._states().items(), reverse=True):
+            try:
+                best = read_state(path)["best_epoch"]
+                if best is not None:
+                    check_checkpoint(self._best(best))
+            except DamagedCheckpointError as error:
+                tell(f"{error.problem.what}; going on from the one before")
+                shutil.rmtree(path, ignore_errors=True)
+                continue
+            self._best_of[key] = best
+            return load_checkpoint(path, objective)
+        return None
+
+    def latest(self) -> Path | None:
+        """Return the newest state, unread."""
+        states = self._states()
+        return states[max(states)] if states else None
+
+    def _best(self, epoch: int) -> Path:
+        return self.folder / f"best-epoch-{epoch:05d}"
+
+    def _states(self) -> dict[Key, Path]:
+        return {(int(found[1]), int(found[2])): path for path, found in self._matching(_NAME)}
+
+    def _matching(self, pattern: re.Pattern[str]) -> list[tuple[Path, re.Match[str]]]:
+        paths = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+        return [(path, found) for path in paths if (found := pattern.fullmatch(path.name))]
+
+    def _prune(self) -> None:
+        states = self._states()
+        kept = sorted(states)[-self.keep :]
+        for key in states.keys() - set(kept):
+            shutil.rmtree(states[key], ignore_errors=True)
+        referred = {self._best_of.get(key) for key in kept}
+        if kept and kept[0] in self._best_of:  # an older state than this process has seen may need any of them
+            for path, found in self._matching(_BEST):
+                if int(found[1]) not in referred:
+                    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,209 @@
+"""The epochs of a stage: train, evaluate, select, save, until the last one or until patience ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from kdcore.config.config import CheckpointsConfig, StageConfig
+from kdcore.engine.checkpoints import Checkpoints
+from kdcore.engine.folder import RunFolder
+from kdcore.engine.interrupt import Interrupt, Interrupted
+from kdcore.engine.metrics import Judge
+from kdcore.engine.progress import Progress
+from kdcore.engine.selection import Selection
+from kdcore.engine.trainer import Trainer
+from kdcore.pipeline.objective import Objective
+from kdcore.pipeline.randomness import generator_states
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch as it is written down."""
+
+    stage: StageConfig
+    epoch: int
+    step: int
+    seconds: float
+    lr: list[float]
+    metrics: dict[str, float]
+
+    def as_line(self) -> dict[str, Any]:
+        """Return the line of metrics.jsonl."""
+        return {
+            "stage": self.stage.name,
+            "stage_index": self.stage.index,
+            "epoch": self.epoch,
+            "epochs": self.stage.epochs,
+            "step": self.step,
+            "seconds": round(self.seconds, 4),
+            "lr": self.lr,
+            "metrics": self.metrics,
+        }
+
+
+class Epochs:
+    """Trains a stage epoch by epoch, and can go on from any step that was saved.
+
+    Arguments:
+        stage: what is trained.
+        policy: when to save, and how many states to keep.
+        objective: what is trained; its state is saved with the trainer's.
+        trainer: makes the steps.
+        folder: the run folder.
+        evaluate: returns the metrics of the training data's means and judges, and of the other splits.
+        new_judges: makes fresh judges for the training data of an epoch.
+        interrupt: whether somebody wants the run to end.
+        progress: the display.
+        epoch_ended: told of every epoch.
+        warnings: what users were told about the stage; saved, since a resumed run does not meet it again.
+    """
+
+    def __init__(
+        self,
+        stage: StageConfig,
+        policy: CheckpointsConfig,
+        objective: Objective,
+        trainer: Trainer,
+        folder: RunFolder,
+        *,
+        evaluate: Callable[[dict[str, float], dict[str, Judge]], dict[str, float]],
+        new_judges: Callable[[], dict[str, Judge]],
+        interrupt: Interrupt,
+        progress: Progress,
+        epoch_ended: Callable[[EpochRecord], None],
+        warnings: list[str],
+    ) -> None:
+        self.stage = stage
+        self.policy = policy
+        self.objective = objective
+        self.trainer = trainer
+        self.folder = folder
+        self.evaluate = evaluate
+        self.new_judges = new_judges
+        self.interrupt = interrupt
+        self.progress = progress
+        self.epoch_ended = epoch_ended
+        self.warnings = warnings
+        self.checkpoints = Checkpoints(folder.checkpoints / stage.name, policy.keep)
+        self.best = Selection(stage.best.metric, stage.best.mode) if stage.best else None
+        stop = stage.early_stop
+        self.patience = Selection(stop.metric, stop.mode, stop.min_delta) if stop else None
+        self.epoch = 0
+        self.done = 0
+        self.judges = new_judges()
+        self._generators: dict[str, Any] | None = None
+        self._seconds = 0.0
+        self._clock = self._saved = time.monotonic()
+
+    def resume(self) -> bool:
+        """Go on from the newest sound state of this stage; returns whether there was one."""
+        state = self.checkpoints.load_latest(self.objective, self.progress.message)
+        if state is None:
+            return False
+        self.epoch, self.done, self._seconds = state["epoch"], state["done"], state["seconds"]
+        self._generators = state["generators"]
+        self.trainer.load_state_dict(state["trainer"])
+        for name, judge in self.judges.items():
+            if name in state["judges"]:
+                judge.load_state_dict(state["judges"][name])
+        for selection, saved in ((self.best, state["best"]), (self.patience, state["patience"])):
+            if selection is not None and saved is not None:
+                selection.load(saved)
+        self.warnings[:] = dict.fromkeys([*state["warnings"], *self.warnings])
+        self.folder.truncate_metrics(state["metrics_bytes"])
+        self.progress.message(f"stage {self.stage.name} goes on after epoch {self.epoch}, step {self.done} of the next")
+        return True
+
+    def run(self) -> int:
+        """Train the epochs that are left, and return how many there were in all."""
+        while self.epoch < (self.stage.epochs or 1) and not self._patience_ended():
+            with self.interrupt.deferred():
+                try:
+                    self._run_epoch()
+                except Interrupted as signal:
+                    # Raised between two steps or two batches of an evaluation, where everything is whole.
+                    path = self._save()
+                    signal.advice = f"saved in {path}"
+                    raise
+                except Exception as error:
+                    if self.interrupt.requested is None:
+                        raise
+                    # The signal reached the loader's workers too, and what they left undone is no fault.
+                    raise Interrupted(self.interrupt.requested) from error
+        return self.epoch
+
+    def load_best(self) -> None:
+        """Load the best epoch's weights, if the config asks for them and an epoch had any."""
+        if self.best is not None and self.best.best_epoch is not None:
+            self.checkpoints.load_best(self.objective, self.best.best_epoch)
+
+    def _run_epoch(self) -> None:
+        self._clock = time.monotonic()
+        self.progress.epoch_started(self.epoch, self.done)
+        generators, self._generators = self._generators, None
+        means = self.trainer.epoch(
+            self.epoch, self.judges, done=self.done, generators=generators, after_step=self._after_step
+        )
+        metrics = self.evaluate(means, self.judges)
+        lr = self.trainer.learning_rates()
+        if self.trainer.scheduler is not None:
+            self.trainer.scheduler.epoch_ended(metrics)
+        improved = self.best is not None and self.best.update(self.epoch, metrics)
+        if self.patience is not None:
+            self.patience.update(self.epoch, metrics)
+        record = EpochRecord(self.stage, self.epoch, self.trainer.step, self._elapsed(), lr, metrics)
+        if improved:
+            self.checkpoints.save_best(self.objective, self.epoch)
+        self.epoch_ended(record)
+        self.epoch, self.done, self._seconds, self.judges = self.epoch + 1, 0, 0.0, self.new_judges()
+        self._clock = time.monotonic()
+        last = self.epoch == self.stage.epochs or self._patience_ended()
+        if last or self.epoch % self.policy.every_epochs == 0 or self._minutes_over():
+            self._save()
+        if self._patience_ended() and self.stage.early_stop is not None:
+            stop = self.stage.early_stop
+            self.progress.message(
+                f"stage {self.stage.name} ends early: {stop.metric} has not improved for {stop.patience} epochs"
+            )
+
+    def _patience_ended(self) -> bool:
+        stop = self.stage.early_stop
+        return stop is not None and self.patience is not None and self.patience.waited >= stop.patience
+
+    def _after_step(self) -> None:
+        self.done += 1
+        self.interrupt.check()
+        steps = self.policy.every_steps
+        if (steps is not None and self.trainer.step % steps == 0) or self._minutes_over():
+            self._save()
+
+    def _minutes_over(self) -> bool:
+        minutes = self.policy.every_minutes
+        return minutes is not None and time.monotonic() - self._saved >= 60 * minutes
+
+    def _elapsed(self) -> float:
+        return self._seconds + time.monotonic() - self._clock
+
+    def _save(self) -> str:
+        """Save everything that later steps depend on; raises RunError rather than save weights that are not finite."""
+        self.trainer.check()
+        state = {
+            "stage": self.stage.name,
+            "epoch": self.epoch,
+            "done": self.done,
+            "step": self.trainer.step,
+            "seconds": self._elapsed(),
+            "trainer": self.trainer.state_dict(),
+            "judges": {name: judge.state_dict() for name, judge in self.judges.items()},
+            "best": asdict(self.best) if self.best else None,
+            "patience": asdict(self.patience) if self.patience else None,
+            "generators": generator_states(),
+            "warnings": list(self.warnings),
+            "metrics_bytes": self.folder.metrics_bytes(),
+        }
+        path = self.checkpoints.save(self.objective, state, self.best.best_epoch if self.best else None)
+        self._saved = time.monotonic()
+        return str(path)

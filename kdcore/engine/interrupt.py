@@ -1,0 +1,71 @@
+"""Signals that end a run: noticed at once, obeyed where nothing is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(KeyboardInterrupt):  # noqa: N818 - as its base, it is no error
+    """A run was told to end; `advice` says what was saved and how to go on.
+
+    A KeyboardInterrupt, so that no code that handles errors takes it for one.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+        self.advice = ""
+
+
+class Interrupt:
+    """Takes SIGINT and SIGTERM while a run lasts.
+
+    Inside `deferred` the first signal is only noted, for `check` to raise where the state of training
+    is whole; a second one ends the run there and then. Outside, a signal ends it at once.
+    Only the main thread can take signals: elsewhere this does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.requested: int | None = None
+        self._deferring = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._take) for number in _SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Note a first signal instead of raising; whoever is inside calls `check`."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal has come."""
+        if self.requested is not None:
+            raise Interrupted(self.requested)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        again, self.requested = self.requested is not None, number
+        if again:
+            raise KeyboardInterrupt
+        if not self._deferring:
+            raise Interrupted(number)

@@ -1,0 +1,90 @@
+"""What the engine asks of the processes that run it: here a lone one, at no cost."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcore.config.config import Config
+from kdcore.engine.device import choose_device
+from kdcore.launcher import process_count
+from kdcore.pipeline.objective import Objective, ObjectiveOutput
+
+Forward = Callable[..., ObjectiveOutput]
+
+_NOTHING = contextlib.nullcontext()
+
+
+class Processes:
+    """The processes of a run; this is the lone one, `several.Accelerated` its counterpart.
+
+    Whatever is called here is called by every process, in the same order.
+    """
+
+    rank = 0
+    count = 1
+
+    def __init__(self, config: Config | None = None) -> None:
+        self.config = config
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
+        return self.rank == 0
+
+    def device(self) -> torch.device:
+        """Return where this process computes."""
+        assert self.config is not None
+        return choose_device(self.config.device, self.config.place("device"))
+
+    def wrap(self, objective: Objective, *, find_unused: bool) -> Forward:
+        """Return what a training step calls instead of the Objective, so that gradients are averaged."""
+        return objective
+
+    def unwrap(self) -> None:
+        """Let go of what `wrap` made."""
+
+    def apart(self, forward: Forward, apart: bool) -> contextlib.AbstractContextManager[Any]:
+        """Keep the gradients of passes within to each process, if `apart`; the next pass outside averages all."""
+        return _NOTHING
+
+    def sum(self, values: Mapping[str, Tensor | float]) -> Mapping[str, Tensor | float]:
+        """Return the sum of each number over all processes."""
+        return values
+
+    def any(self, found: bool) -> bool:
+        """Whether it is so in any process."""
+        return found
+
+    def vote(self, number: int) -> int:
+        """Return the largest number that a process gave, perhaps in the call before: nobody waits here."""
+        return number
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every process's value, tensors on the CPU."""
+        return [value]
+
+    def share(self, value: Any) -> Any:
+        """Return the main process's value, tensors on the CPU."""
+        return value
+
+    def align(self, *modules: nn.Module, parameters: bool = True) -> None:
+        """Give all processes the main one's buffers, and parameters unless told otherwise."""
+
+    def together(self) -> contextlib.AbstractContextManager[Any]:
+        """End every process where one fails, and let one alone say why."""
+        return _NOTHING
+
+
+def processes_of(config: Config) -> Processes:
+    """Return the processes that a launcher started this one among."""
+    if process_count() == 1:
+        return Processes(config)
+    # Slow to import, and of use to nobody else.
+    from kdcore.engine.several import Accelerated
+
+    return Accelerated(config)

@@ -1,0 +1,208 @@
+"""Several processes, on Hugging Face Accelerate."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import io
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+from torch import distributed as dist
+
+from kdcore.config.config import Config
+from kdcore.engine.processes import Forward, Processes
+from kdcore.errors import EndedElsewhereError, RunError
+from kdcore.pipeline.objective import Objective
+
+# How long a process whose neighbours are gone waits for one of them to have said why.
+_PATIENCE = datetime.timedelta(seconds=5)
+
+_UNSUPPORTED = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
+}
+_LOST = ("gloo", "Connection closed", "Connection reset", "Broken pipe", "NCCL", "TCPStore")
+
+
+class Accelerated(Processes):
+    """The processes that a launcher started together; gradients are averaged by DistributedDataParallel."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        kind = _device_type(config)
+        _check_launcher(config)
+        self._cpu = kind == "cpu"
+        self._state = PartialState(cpu=self._cpu)
+        self.rank, self.count = int(self._state.process_index), int(self._state.num_processes)
+        self._control, self._store = _channels()
+        self._accelerator: Accelerator | None = None
+        self._pending: tuple[Any, Tensor] | None = None
+
+    def device(self) -> torch.device:
+        """Return the device of this process: its own among those of its machine."""
+        return torch.device(self._state.device)
+
+    def wrap(self, objective: Objective, *, find_unused: bool) -> Forward:
+        """Wrap the Objective; its buffers stay each process's own."""
+        options = DistributedDataParallelKwargs(find_unused_parameters=find_unused, broadcast_buffers=False)
+        self._accelerator = Accelerator(cpu=self._cpu, mixed_precision="no", kwargs_handlers=[options])
+        return self._accelerator.prepare_model(objective)  # type: ignore[no-any-return]
+
+    def unwrap(self) -> None:
+        """Let go of the wrapped Objective, so that its memory is free for the next stage."""
+        if self._accelerator is not None:
+            self._accelerator.free_memory()
+            self._accelerator = None
+
+    def apart(self, forward: Forward, apart: bool) -> contextlib.AbstractContextManager[Any]:
+        """Keep gradients to each process within; a pass outside averages what has gathered."""
+        return forward.no_sync() if apart else contextlib.nullcontext()  # type: ignore[attr-defined,no-any-return]
+
+    def sum(self, values: Mapping[str, Tensor | float]) -> Mapping[str, Tensor | float]:
+        """Return the sum of each number over all processes, in one operation on the device."""
+        if not values:
+            return values
+        parts = [torch.as_tensor(each, dtype=torch.float64, device=self.device()) for each in values.values()]
+        total = torch.stack(parts)
+        dist.all_reduce(total)
+        return dict(zip(values, total.float().unbind(), strict=True))
+
+    def any(self, found: bool) -> bool:
+        """Whether it is so in any process; waits for all of them."""
+        flag = torch.tensor(int(found))
+        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._control)
+        return bool(flag)
+
+    def vote(self, number: int) -> int:
+        """Return the largest number of the vote before, which has had time to come in, and begin the next one."""
+        before, ballot = self._pending, torch.tensor(number)
+        work = dist.all_reduce(ballot, dist.ReduceOp.MAX, group=self._control, async_op=True)
+        self._pending = work, ballot
+        if before is None:
+            return 0
+        before[0].wait()
+        return int(before[1])
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every process's value, tensors on the CPU."""
+        found: list[Any] = [None] * self.count
+        dist.all_gather_object(found, _packed(value), group=self._control)
+        return [_unpacked(each) for each in found]
+
+    def share(self, value: Any) -> Any:
+        """Return the main process's value, tensors on the CPU."""
+        held = [_packed(value) if self.main else None]
+        dist.broadcast_object_list(held, src=0, group=self._control)
+        return value if self.main else _unpacked(held[0])
+
+    def align(self, *modules: nn.Module, parameters: bool = True) -> None:
+        """Broadcast the main process's buffers and parameters."""
+        for module in modules:
+            for tensor in [*module.buffers(), *(module.parameters() if parameters else ())]:
+                dist.broadcast(tensor.detach(), 0)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Let the first process that fails say why; the others, which lose it, end without a word."""
+        self._pending = None
+        try:
+            yield
+        except KeyboardInterrupt:
+            raise
+        except Exception as error:
+            if _is_lost(error):
+                if self._claimed():
+                    raise EndedElsewhereError(self.rank) from error
+                error = _unsaid(error)
+            if not self._claim():
+                raise EndedElsewhereError(self.rank) from error
+            raise error from error.__cause__
+
+    def _claim(self) -> bool:
+        """Whether this process is the first to fail."""
+        try:
+            return bool(self._store.add("kdcore/failed", 1) == 1)
+        except RuntimeError:  # it went with the process that held it, the main one, which has spoken
+            return False
+
+    def _claimed(self) -> bool:
+        try:
+            self._store.wait(["kdcore/failed"], _PATIENCE)
+        except RuntimeError:
+            return False
+        return True
+
+
+@functools.cache
+def _channels() -> tuple[Any, Any]:
+    """Return a group for the engine's own messages, and a store that outlives a broken group; made once."""
+    control = dist.new_group(backend="gloo")
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    # Its own connection: the default store's is in use wherever a process hangs.
+    store = dist.TCPStore(host, port, is_master=False)
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return control, dist.PrefixStore(f"attempt-{attempt}", store)
+
+
+def _device_type(config: Config) -> str:
+    if config.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if ":" in config.device:
+        raise RunError(
+            f"device {config.device!r} is one device, and this run has several processes",
+            place=config.place("device"),
+            repair="write device: auto, cuda or cpu: each process takes a device of its own",
+        )
+    return config.device
+
+
+def _check_launcher(config: Config) -> None:
+    for variable, name in _UNSUPPORTED.items():
+        if os.environ.get(variable, "").lower() in {"1", "true"}:
+            raise RunError(
+                f"the launcher asks for {name} ({variable}), which a run cannot use",
+                place=config.place(),
+                repair="start it with torchrun or accelerate launch --multi_gpu; in a loop of your own the Objective "
+                "may be sharded (build_objective)",
+            )
+
+
+def _packed(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def _unpacked(data: bytes) -> Any:
+    # What the processes of one run send one another is as trustworthy as they are.
+    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False)
+
+
+def _is_lost(error: BaseException | None) -> bool:
+    """Whether an error says that another process is gone, or came from one that does."""
+    while error is not None:
+        if isinstance(error, dist.DistError) or (
+            isinstance(error, RuntimeError) and any(word in str(error) for word in _LOST)
+        ):
+            return True
+        error = error.__cause__
+    return False
+
+
+def _unsaid(error: Exception) -> RunError:
+    failed = RunError(
+        f"another process of this run ended, and none has said why: {str(error).splitlines()[0]}",
+        repair="look at the launcher's output: a process that was killed (is there memory enough?) says nothing; "
+        "kd run --resume goes on from the latest checkpoint",
+    )
+    failed.__cause__ = error
+    return failed
