@@ -29,6 +29,7 @@ SECTIONS = {
     "model": "An entry of `models:`",
     "adapter": "An entry of `adapters:`",
     "weights": "`weights:`",
+    "cache": "`cache:`",
     "stage": "A stage",
     "loss": "An entry of `losses:`",
     "metrics": "`metrics:`",
