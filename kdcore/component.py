@@ -85,12 +85,16 @@ class CheckContext:
 
     `terms` are the stage's loss terms and their weights as written; `model_terms` says whether
     a model of the stage may return further losses itself, named `<model>.<key>`.
-    `inputs` are the addresses bound to the component (one, or a list of them).
+    `inputs` are the addresses bound to the component (one, or a list of them); for a model, of its
+    call. `data` and `models` are the config's entries by name, as far as they are mappings: for what
+    must agree between data and models, such as a tokenizer.
     """
 
     terms: Mapping[str, float] = field(default_factory=dict)
     model_terms: bool = False
     inputs: Mapping[str, str | list[str]] = field(default_factory=dict)
+    data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 Check = Callable[[Mapping[str, Any], CheckContext], Iterable[Complaint]]

@@ -72,7 +72,7 @@ class Watch(Progress):
     def stage_started(self, index: int) -> None:
         self.stage = index
 
-    def epoch_started(self, epoch: int) -> None:
+    def epoch_started(self, epoch: int, step: int = 0) -> None:
         self.training = True
 
     def epoch_ended(self, epoch: int, *_: object) -> None:
@@ -317,6 +317,7 @@ def test_a_config_whose_loss_is_in_a_plugin_file_needs_that_file(tmp_path: Path)
     assert 0 <= json.loads(lines[-1])["metrics"]["train/losses/cosine"] <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_a_script_with_its_own_loop_runs(name: str) -> None:
     models = kdcore.load_config(FILES[name], external_models=()).models

@@ -218,6 +218,7 @@ class StageConfig:
     clip_grad_norm: float | None = None
     accumulate: int = 1
     precision: str = "float32"
+    compile: bool = False
     find_unused: bool = False
     on_nonfinite: NonfiniteConfig = NonfiniteConfig()
     best: BestConfig | None = None

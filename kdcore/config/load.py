@@ -64,8 +64,8 @@ def _check(source: Source, plugins: Registry, external_models: Iterable[str] | N
         if name not in models:
             problems.append(Problem(f"the config names no model {name!r}", source.place(("models",))))
     checker = Checker(source, plugins, [*models, *adapters])
-    checked_data = check_data(checker, _mapping(data, "data"))
-    checked_models = check_models(checker, models, external=external)
+    checked_data = check_data(checker, _mapping(data, "data"), models)
+    checked_models = check_models(checker, models, _mapping(data, "data"), external=external)
     checked_adapters = check_adapters(checker, adapters, models)
     feeds = check_cycles(checker, checked_models, checked_adapters)
     stage_checker = StageChecker(checker, _mapping(data, "data"), frozenset(models), feeds, external=external)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kdcore.component import CheckContext, Kind
@@ -12,15 +12,16 @@ from kdcore.config.config import AdapterConfig, Argument, Constant, DataConfig, 
 from kdcore.errors import suggestion
 
 
-def check_data(checker: Checker, data: dict[str, Any]) -> dict[str, DataConfig]:
+def check_data(checker: Checker, data: dict[str, Any], models: Mapping[str, Any]) -> dict[str, DataConfig]:
     """Check the entries of `data:`."""
     checked = {}
+    context = CheckContext(data=_mappings(data), models=_mappings(models))
     for name, node in data.items():
         path: Path = ("data", name)
         part = checker.part(Kind.DATASET, node, path)
         if part is None:
             continue
-        checker.component_check(part, CheckContext(), path)
+        checker.component_check(part, context, path)
         if "sampler" in node and node.get("shuffle"):
             checker.problem("shuffle and sampler both choose the order", (*path, "sampler"), "remove one of them")
         if node.get("prefetch_factor") and not node.get("num_workers"):
@@ -40,7 +41,9 @@ def check_data(checker: Checker, data: dict[str, Any]) -> dict[str, DataConfig]:
     return checked
 
 
-def check_models(checker: Checker, models: dict[str, Any], *, external: bool) -> dict[str, ModelConfig]:
+def check_models(
+    checker: Checker, models: dict[str, Any], data: Mapping[str, Any], *, external: bool
+) -> dict[str, ModelConfig]:
     """Check the entries of `models:`; with `external`, their types may be missing (the caller has them)."""
     checked = {}
     for name, node in models.items():
@@ -63,7 +66,7 @@ def check_models(checker: Checker, models: dict[str, Any], *, external: bool) ->
         args, kwargs = _call(checker, node["inputs"], (*path, "inputs"))
         for each, where in ((part, path), (output, (*path, "output"))):
             if each is not None:
-                checker.component_check(each, CheckContext(), where)
+                checker.component_check(each, _of_model(args, kwargs, data, models), where)
         if output is not None:
             checked[name] = ModelConfig(
                 name=name,
@@ -126,6 +129,20 @@ def check_cycles(
             what = f"{waiting[0]!r} waits for its own output"
         checker.problem(what, path, "break the cycle")
     return feeds
+
+
+def _of_model(
+    args: Iterable[Argument], kwargs: Mapping[str, Argument], data: Mapping[str, Any], models: Mapping[str, Any]
+) -> CheckContext:
+    called = {**{str(index): each for index, each in enumerate(args)}, **kwargs}
+    inputs: dict[str, str | list[str]] = {
+        name: str(each) for name, each in called.items() if not isinstance(each, Constant)
+    }
+    return CheckContext(inputs=inputs, data=_mappings(data), models=_mappings(models))
+
+
+def _mappings(nodes: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {name: node for name, node in nodes.items() if isinstance(node, Mapping)}
 
 
 def _call(checker: Checker, node: Any, path: Path) -> tuple[tuple[Argument, ...], dict[str, Argument]]:

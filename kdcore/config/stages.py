@@ -91,6 +91,7 @@ class StageChecker:
             clip_grad_norm=node.get("clip_grad_norm"),
             accumulate=node.get("accumulate", 1),
             precision=node.get("precision", "float32"),
+            compile=node.get("compile", False),
             find_unused=node.get("find_unused", False),
             on_nonfinite=_on_nonfinite(node.get("on_nonfinite")),
             best=_best(node.get("best")),
