@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kdcore.engine.run import run
     from kdcore.pipeline.build import build_objective
     from kdcore.pipeline.objective import Objective, ObjectiveOutput
+    from kdcore.pipeline.step_counts import StepCounts
     from kdcore.plugins import register
 
 __version__ = "0.1.0"
@@ -30,6 +31,7 @@ _LAZY = {
     "build_objective": "kdcore.pipeline.build",
     "Objective": "kdcore.pipeline.objective",
     "ObjectiveOutput": "kdcore.pipeline.objective",
+    "StepCounts": "kdcore.pipeline.step_counts",
     "run": "kdcore.engine.run",
 }
 
@@ -42,6 +44,7 @@ __all__ = [
     "ObjectiveOutput",
     "Paper",
     "Role",
+    "StepCounts",
     "build_objective",
     "create",
     "hookimpl",

@@ -21,7 +21,9 @@ from kdcore.plugins import Registry
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.glob("*.md"), *(DOCS / "decisions").glob("*.md"), ROOT / "README.md"])
+PAGES = sorted(
+    [*DOCS.glob("*.md"), *(DOCS / "decisions").glob("*.md"), *(DOCS / "loops").glob("*.md"), ROOT / "README.md"]
+)
 
 BLOCK = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -74,8 +76,9 @@ def test_every_command_that_is_shown_exists(line: str, arguments: list[str]) -> 
 
 
 def test_the_loop_of_ones_own_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
     for _, text in blocks("own-loop.md", "python"):
-        exec(compile(text, "own-loop.md", "exec"), {})
+        exec(compile(text, "own-loop.md", "exec"), names)
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 3
     assert all("'ce'" in line and "'kd'" in line for line in printed)
