@@ -37,7 +37,8 @@ def measure_latency(model: nn.Module, config: ModelConfig, batch: Mapping[str, A
     training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.inference_mode():
+        # A compiled model is measured as it is exported, which is not compiled.
+        with torch.compiler.set_stance("force_eager"), torch.inference_mode():
             return _latency_ms(lambda: model(*args, **kwargs), next(model.parameters(), torch.empty(0)).device)
     finally:
         for module, mode in training:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdcore.collective import process_count
 from kdcore.config.config import Config, StageConfig
 from kdcore.config.load import load_config
 from kdcore.contracts import Facts
@@ -46,14 +47,18 @@ def build_objective(
     chosen = _choose(config, stage)
     _check_batch(example_batch)
     assembly = Assembly.build(config, _device(models, example_batch), given=models)
-    return wire(chosen, assembly, example_batch, data_facts(dataset)).objective
+    objective = wire(chosen, assembly, example_batch, data_facts(dataset)).objective
+    if chosen.compile:
+        objective.compile_models()
+    return objective
 
 
 def data_facts(dataset: Any) -> Facts:
     """Return what a data set tells about itself."""
     if dataset is None:
-        return Facts()
+        return Facts(num_processes=process_count())
     return Facts(
+        num_processes=process_count(),
         num_samples=len(dataset),
         num_classes=getattr(dataset, "num_classes", None),
         targets=getattr(dataset, "targets", None),

@@ -22,6 +22,10 @@ from kdcore.pipeline.versions import Versions, changed, versions
 if TYPE_CHECKING:
     from kdcore.pipeline.cached import Cached
 
+_COMPILER = (
+    "the model is compiled, which needs a C++ compiler (on a GPU, Triton): compile: false shows whether it is that"
+)
+
 Batch = Mapping[str, Any]
 Reader = Callable[[Batch], Any]
 Extractor = Callable[[Any, Batch], Extracted]
@@ -52,6 +56,7 @@ class Node:
         self.place = place
         self.capture = Capture()
         self.always_full = False
+        self._compiled_here = False
         self.raw: Any = None
         self.extracted: Extracted | None = None
         self.cached: Cached | None = None
@@ -75,6 +80,20 @@ class Node:
             getattr(each, "_compiled_call_impl", None) is not None or hasattr(each, "_orig_mod")
             for each in self.module.modules()
         )
+
+    def compile(self) -> None:
+        """Compile the module until `release`, unless a part of it is compiled already."""
+        if not self.compiled:
+            self.module.compile()
+            self._compiled_here = True
+
+    def release(self) -> None:
+        """Take the hooks off and leave the module as it came."""
+        self.capture.remove()
+        if self._compiled_here:
+            # torch has no way back of its own; this is all that `compile` sets.
+            self.module._compiled_call_impl = None
+            self._compiled_here = False
 
     def connect(self, readers: Mapping[Address, Reader]) -> None:
         """Resolve the call's addresses, once."""
@@ -265,6 +284,7 @@ def failed_call(node: Node, batch: Batch, error: Exception) -> KdcoreError:
         f"with batch entries {entries}: {reason(error)}",
         place=node.place,
         repair=_wrong_call(node, batch)
+        or (_COMPILER if node.compiled else "")
         or "check the inputs: it is called with, the shapes the data set yields, and its params",
     )
 

@@ -238,10 +238,15 @@ class Objective(nn.Module):
                     seen.add(id(parameter))
                     yield prefix + name, parameter
 
+    def compile_models(self) -> None:
+        """Compile every model and adapter, until `close`; their hooks are in place by now, as they must be."""
+        for node in self._nodes.values():
+            node.compile()
+
     def close(self) -> None:
         """Take the hooks off and let parameters require gradient as before; the Objective ends here."""
         for node in self._nodes.values():
-            node.capture.remove()
+            node.release()
         self._flags.restore()
 
     @property

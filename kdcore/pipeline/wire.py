@@ -130,7 +130,7 @@ class _Wirer:
         evaluation = Tracer(self.batch, self.places)
         evaluated, observed_evaluation = self._run_evaluation(used, evaluation, terms)
         needed = [address for term in evaluated for address in term.config.addresses]
-        stops = not self.stage.find_unused
+        stops = not (self.stage.find_unused or self.stage.compile)
         objective = Objective(
             self.nodes,
             terms,
