@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -45,7 +47,8 @@ def reduce_losses(
     Raises ValueError for an unknown reduction, a mask of another shape, or `batchmean` without a batch.
     """
     check_reduction(reduction)
-    batch_size = _batch_size(losses) if reduction == "batchmean" else 0
+    if mask is None and reduction != "tokens":
+        return _scaled(losses.sum(), scale / unmasked_divisor(reduction, losses.shape, num_classes))
     if mask is not None:
         check_mask(losses, mask)
         weights = mask.to(losses.dtype)
@@ -54,14 +57,29 @@ def reduce_losses(
     if reduction == "sum":
         return _scaled(total, scale)
     if reduction == "batchmean":
-        return _scaled(total, scale / max(batch_size, 1))
+        return _scaled(total, scale / unmasked_divisor(reduction, losses.shape, num_classes))
     if reduction == "tokens":
         count = losses.new_full((), losses.numel()) if mask is None else count_positions(mask, losses.dtype)
         return _scaled(total, scale), count
+    assert mask is not None
     divisor = num_classes if reduction == "elementwise_mean" else 1
-    if mask is None:
-        return _scaled(total, scale / max(losses.numel() * divisor, 1))
     return divide(_scaled(total, scale), count_positions(mask, losses.dtype) * divisor)
+
+
+def unmasked_divisor(reduction: str, shape: Sequence[int], num_classes: int) -> int:
+    """Return what the sum of losses of `shape` is divided by where every position counts.
+
+    For losses that are summed in one go with their gradient. Raises ValueError for `batchmean` without a batch.
+    """
+    if reduction == "sum":
+        return 1
+    if reduction == "batchmean":
+        if not shape:
+            raise ValueError(
+                "reduction 'batchmean' divides by the batch size, but there is only one distribution: use 'sum'"
+            )
+        return max(shape[0], 1)
+    return max(math.prod(shape) * (num_classes if reduction == "elementwise_mean" else 1), 1)
 
 
 def _scaled(total: Tensor, scale: float) -> Tensor:
@@ -85,11 +103,3 @@ def check_mask(losses: Tensor, mask: Tensor) -> None:
             f"mask has shape {tuple(mask.shape)}; it needs one entry per distribution, {tuple(losses.shape)}: "
             "the shape of the logits without their class dimension"
         )
-
-
-def _batch_size(losses: Tensor) -> int:
-    if losses.dim() == 0:
-        raise ValueError(
-            "reduction 'batchmean' divides by the batch size, but there is only one distribution: use 'sum'"
-        )
-    return losses.shape[0]

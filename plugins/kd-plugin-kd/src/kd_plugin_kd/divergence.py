@@ -27,7 +27,10 @@ Index = tuple[int | slice, ...]
 
 
 class Divergence(NamedTuple):
-    """A divergence over dimension `dim` of two tensors of logits, its gradient for the first, and both at once."""
+    """A divergence over dimension `dim` of two tensors of logits, and its gradient for the first.
+
+    `both` returns what adds up to the value along `dim`, and the gradient, in one go.
+    """
 
     value: Callable[[Tensor, Tensor, int], Tensor]
     gradient: Callable[[Tensor, Tensor, int], Tensor]
@@ -60,6 +63,44 @@ def divergence(student: Tensor, teacher: Tensor, *, kind: str, temperature: floa
     return losses
 
 
+def total_divergence(
+    student: Tensor, teacher: Tensor, *, kind: str, temperature: float = 1.0, dim: int = -1, scale: float = 1.0
+) -> Tensor:
+    """Return the sum of `divergence` over all distributions, times `scale`: fewer operations where there are few."""
+    if student.numel() > _block_size(student) or torch.compiler.is_compiling():
+        return divergence(student, teacher, kind=kind, temperature=temperature, dim=dim).sum() * scale
+    total: Tensor = _Total.apply(student, teacher.detach(), kind, temperature, dim, scale)  # type: ignore[no-untyped-call]
+    return total
+
+
+class _Total(torch.autograd.Function):
+    """The scaled sum of all divergences, whose gradient is made together with it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, student: Tensor, teacher: Tensor, kind: str, temperature: float, dim: int, scale: float
+    ) -> Tensor:
+        dtype = _computed_in(student, teacher)
+        s, t = _softened(student, temperature, dtype), _softened(teacher, temperature, dtype)
+        if not ctx.needs_input_grad[0]:
+            return DIVERGENCES[kind].value(s, t, dim).sum() * scale
+        parts, gradient = DIVERGENCES[kind].both(s, t, dim)
+        ctx.arguments = kind, temperature, dim, scale
+        ctx.save_for_backward(student, teacher, gradient)
+        return parts.sum() * scale
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        student, teacher, gradient = ctx.saved_tensors
+        kind, temperature, dim, scale = ctx.arguments
+        if torch.is_grad_enabled():  # a second derivative is wanted, so the gradient needs a graph of its own
+            value = _value(student, teacher, kind, temperature, dim).sum() * scale
+            (exact,) = torch.autograd.grad(value, student, upstream, create_graph=True)
+            return exact, None, None, None, None, None
+        scaled = gradient * (upstream * (scale / temperature))
+        return scaled.to(student.dtype), None, None, None, None, None
+
+
 class _AtOnce(torch.autograd.Function):
     """A divergence whose gradient is made together with its value and kept for the backward pass."""
 
@@ -69,10 +110,10 @@ class _AtOnce(torch.autograd.Function):
         s, t = _softened(student, temperature, dtype), _softened(teacher, temperature, dtype)
         if not ctx.needs_input_grad[0]:
             return DIVERGENCES[kind].value(s, t, dim)
-        value, gradient = DIVERGENCES[kind].both(s, t, dim)
+        parts, gradient = DIVERGENCES[kind].both(s, t, dim)
         ctx.kind, ctx.temperature, ctx.dim = kind, temperature, dim
         ctx.save_for_backward(student, teacher, gradient)
-        return value
+        return parts.sum(dim)
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
@@ -129,8 +170,8 @@ def _kl(s: Tensor, t: Tensor, dim: int) -> Tensor:
 def _kl_both(s: Tensor, t: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     log_p, log_q = t.log_softmax(dim), s.log_softmax(dim)
     p = log_p.exp()
-    value = log_p.sub_(log_q).mul_(p).masked_fill_(p == 0, 0).sum(dim)
-    return value, log_q.exp_().sub_(p)
+    parts = log_p.sub_(log_q).mul_(p).masked_fill_(p == 0, 0)
+    return parts, log_q.exp_().sub_(p)
 
 
 def _cross_entropy(s: Tensor, t: Tensor, dim: int) -> Tensor:
@@ -141,8 +182,8 @@ def _cross_entropy(s: Tensor, t: Tensor, dim: int) -> Tensor:
 
 def _cross_entropy_both(s: Tensor, t: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     p, log_q = t.softmax(dim), s.log_softmax(dim)
-    value = (log_q * p).masked_fill_(p == 0, 0).sum(dim).neg_()
-    return value, log_q.exp_().sub_(p)
+    parts = (log_q * p).masked_fill_(p == 0, 0).neg_()
+    return parts, log_q.exp_().sub_(p)
 
 
 def _softmax_difference(s: Tensor, t: Tensor, dim: int) -> Tensor:
@@ -159,7 +200,7 @@ def _twice_difference(s: Tensor, t: Tensor, dim: int) -> Tensor:
 
 def _squared_distance_both(s: Tensor, t: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     difference = s - t
-    return difference.square().sum(dim), difference.mul_(2)
+    return difference.square(), difference.mul_(2)
 
 
 DIVERGENCES = {
@@ -170,6 +211,8 @@ DIVERGENCES = {
 
 
 def _computed_in(student: Tensor, teacher: Tensor) -> torch.dtype:
+    if student.dtype is teacher.dtype is torch.float32:
+        return torch.float32
     return torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
 
 

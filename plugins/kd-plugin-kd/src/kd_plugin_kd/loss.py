@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
-from kd_plugin_kd.divergence import DIVERGENCES, divergence
-from kdcore.reduction import Reduced, check_reduction, count_positions, reduce_losses
+from kd_plugin_kd.divergence import DIVERGENCES, divergence, total_divergence
+from kdcore.reduction import Reduced, check_reduction, count_positions, reduce_losses, unmasked_divisor
 from kdcore.shapes import check_rank, check_same_shape
 
 
@@ -70,8 +72,14 @@ class KDLoss(nn.Module):
         check_same_shape(student=student, teacher=teacher)
         if not -student.dim() <= self.dim < student.dim():
             raise ValueError(f"student has shape {tuple(student.shape)}: there is no dimension dim={self.dim}")
-        losses = divergence(student, teacher, kind=self.divergence, temperature=self._softening, dim=self.dim)
         classes = student.shape[self.dim]
+        softened: dict[str, Any] = {"kind": self.divergence, "temperature": self._softening, "dim": self.dim}
+        if mask is None and self.reduction != "tokens":
+            shape = [*student.shape]
+            shape.pop(self.dim)
+            scale = self._factor / unmasked_divisor(self.reduction, shape, classes)
+            return total_divergence(student, teacher, **softened, scale=scale)
+        losses = divergence(student, teacher, **softened)
         return reduce_losses(losses, self.reduction, num_classes=classes, mask=mask, scale=self._factor)
 
     def count(self, mask: Tensor | None = None, **others: Tensor) -> Tensor | None:
