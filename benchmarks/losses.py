@@ -140,7 +140,10 @@ def main(words: list[str]) -> None:
         memory = [peak(case, form) for form in ("fast", "textbook")]
         aim = f"  aim {case.reached:g} ms" if case.reached is not None else ""
         ratio = fast / textbook
-        print(f"{case.name:38} {fast:9.2f} {textbook:9.2f} {ratio:6.2f} {memory[0]:8.1f} {memory[1]:9.1f}{aim}", flush=True)
+        print(
+            f"{case.name:38} {fast:9.2f} {textbook:9.2f} {ratio:6.2f} {memory[0]:8.1f} {memory[1]:9.1f}{aim}",
+            flush=True,
+        )
         if ratio > 1.1:
             slower.append(case.name)
     print(f"slower than their textbook form: {', '.join(slower) or 'none'}")

@@ -116,11 +116,17 @@ def test_metrics_without_room_leave_no_half_line(tmp_path: Path, reference: Path
 
 
 def test_a_folder_that_cannot_be_made_or_written_is_said(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="'/proc/unlucky/.*' cannot be made.*\n.*choose another output_dir"):
+    with pytest.raises(RunError, match=r"'/proc/unlucky/.*' cannot be made.*\n.*choose another output_dir"):
         run(config_of(Path("/proc")), quiet=True)
-    with pytest.raises(RunError, match="cannot be written: Read-only file system\n.*another output_dir"), disk_errors(tmp_path):
+    with (
+        pytest.raises(RunError, match=r"cannot be written: Read-only file system\n.*another output_dir"),
+        disk_errors(tmp_path),
+    ):
         raise OSError(errno.EROFS, "x")
-    with pytest.raises(RunError, match="cannot be written: Input/output error\n.*check the disk"), disk_errors(tmp_path):
+    with (
+        pytest.raises(RunError, match=r"cannot be written: Input/output error\n.*check the disk"),
+        disk_errors(tmp_path),
+    ):
         raise OSError(errno.EIO, "x")
 
 

@@ -96,7 +96,9 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def test_a_nan_stops_the_run_and_names_term_step_and_samples(tmp_path: Path, fragile: Any) -> None:
     fragile.steps = (14,)
-    with pytest.raises(RunError, match=r"stage 'only' diverged: in step 14 term odd is nan on samples \d+, (\d+, )+") as caught:
+    with pytest.raises(
+        RunError, match=r"stage 'only' diverged: in step 14 term odd is nan on samples \d+, (\d+, )+"
+    ) as caught:
         execute(tmp_path)
     assert "on_nonfinite: skip" in str(caught.value)
     assert "term ce" not in str(caught.value)
@@ -123,7 +125,11 @@ def test_a_bad_step_is_skipped_and_told(tmp_path: Path, fragile: Any, gradient_o
     fragile.steps, fragile.gradient_only = (4, 5, 17), gradient_only
     folder, messages = execute(tmp_path, "stages.only.on_nonfinite=skip")
     skipped = [text for text in messages if "is skipped" in text]
-    assert [text.split(" is skipped")[0] for text in skipped] == ["stage only: step 4", "stage only: step 5", "stage only: step 17"]
+    assert [text.split(" is skipped")[0] for text in skipped] == [
+        "stage only: step 4",
+        "stage only: step 5",
+        "stage only: step 17",
+    ]
     found = "a gradient is not" if gradient_only else "term odd is nan on samples"
     assert all(found in text for text in skipped)
     assert "3 of at most 10" in skipped[-1]
@@ -137,7 +143,9 @@ def test_a_skipped_step_leaves_no_trace_in_weights_or_buffers(tmp_path: Path, fr
     fragile.steps = tuple(range(10))
     one_epoch = ("stages.only.epochs=1", "stages.only.on_nonfinite=skip", "models.student.seed=3")
     folder, _ = execute(tmp_path, *one_epoch)
-    built = load_config(BASE.format(folder=tmp_path), overrides=("models.student.seed=3", "stages.only.losses.odd=cross_entropy"))
+    built = load_config(
+        BASE.format(folder=tmp_path), overrides=("models.student.seed=3", "stages.only.losses.odd=cross_entropy")
+    )
     torch.manual_seed(3)
     from kdcore.pipeline.randomness import seed_everything
 
@@ -150,7 +158,7 @@ def test_a_skipped_step_leaves_no_trace_in_weights_or_buffers(tmp_path: Path, fr
 
 def test_too_many_skipped_steps_stop_the_run(tmp_path: Path, fragile: Any) -> None:
     fragile.steps = (4, 5, 6)
-    with pytest.raises(RunError, match="in step 6 term odd is nan .* after 2 skipped steps"):
+    with pytest.raises(RunError, match=r"in step 6 term odd is nan .* after 2 skipped steps"):
         execute(tmp_path, "stages.only.on_nonfinite={action: skip, limit: 2}")
 
 
@@ -172,5 +180,3 @@ def test_the_lowered_rate_survives_a_resume(tmp_path: Path, fragile: Any) -> Non
     whole, _ = execute(tmp_path / "whole", policy)
     one, two = (safetensors.torch.load_file(each / "student.safetensors") for each in (folder, whole))
     assert all(torch.equal(one[name], two[name]) for name in one)
-
-

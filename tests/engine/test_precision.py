@@ -94,7 +94,11 @@ def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     def broken(graph: torch.fx.GraphModule, inputs: Any) -> Any:
         raise RuntimeError("no compiler here")
 
-    monkeypatch.setattr(nn.Module, "compile", lambda self: setattr(self, "_compiled_call_impl", torch.compile(self._call_impl, backend=broken)))
+    monkeypatch.setattr(
+        nn.Module,
+        "compile",
+        lambda self: setattr(self, "_compiled_call_impl", torch.compile(self._call_impl, backend=broken)),
+    )
     config = load_config(BASE.format(folder="x"), overrides=["stages.distill.compile=true"])
     models = {name: model.part.build() for name, model in config.models.items() if model.part}
     batch = {"input": torch.randn(4, 1, 8, 8), "target": torch.arange(4), "index": torch.arange(4)}

@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from kdcore.cli.main import main
 from kdcore.config.load import load_config
 from kdcore.engine.interrupt import Interrupted
 from kdcore.engine.lock import locked
@@ -104,32 +105,81 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run(config_of(tmp_path_factory.mktemp("reference")), quiet=True)
 
 
-def in_a_process(folder: Path, overrides: tuple[str, ...], resume: Path | None) -> multiprocessing.process.BaseProcess:
-    """Start (or resume) the run in a forked process."""
-    process = multiprocessing.get_context("fork").Process(
-        target=lambda: run(config_of(folder, *overrides), quiet=True, resume=resume)
-    )
-    process.start()
-    return process
+class Doom(Progress):
+    """Kills its own process when it has counted so many events: steps, batches, and each part of writing a file."""
+
+    def __init__(self, events: int) -> None:
+        self.left = events
+
+    def event(self, *_: Any) -> None:
+        self.left -= 1
+        if self.left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    step_ended = event
+    evaluated_batch = event
+
+    def watch(self, owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counted(*args: Any, **options: Any) -> Any:
+            self.event()
+            return original(*args, **options)
+
+        setattr(owner, name, counted)
 
 
-def killed_until_done(folder: Path, overrides: tuple[str, ...], seconds: float, seed: int) -> tuple[Path, int]:
-    """Kill the run at random moments and resume it until it ends; returns its folder and the number of kills."""
-    moments, kills = random.Random(seed), 0
+def doomed(folder: Path, overrides: tuple[str, ...], resume: Path | None, events: int) -> None:
+    doom = Doom(events)
+    for owner, name in (
+        (os, "fsync"),
+        (os, "replace"),
+        (os, "rename"),
+        (Path, "replace"),
+        (shutil, "rmtree"),
+        (os, "truncate"),
+    ):
+        doom.watch(owner, name)
+    run(config_of(folder, *overrides), progress=doom, resume=resume)
+
+
+def killed_until_done(folder: Path, overrides: tuple[str, ...], seed: int) -> tuple[Path, int]:
+    """Kill the run at random events and resume it until it ends; returns its folder and the number of kills."""
+    moments = random.Random(seed)
     found: Path | None = None
-    for _ in range(200):
-        process = in_a_process(folder, overrides, found)
-        # Longer and longer, so that a run that gets nowhere between two kills ends too.
-        process.join(moments.uniform(0, seconds * (1 + kills / 10)))
+    for kills in range(200):
+        # Later and later, so that a run that gets nowhere between two kills ends too.
+        events = moments.randint(1, 40 + 10 * kills)
+        process = multiprocessing.get_context("fork").Process(target=doomed, args=(folder, overrides, found, events))
+        process.start()
+        process.join()
+        if process.exitcode == 0:
+            return found or only_run(folder), kills
+        assert process.exitcode == -signal.SIGKILL
+        found = found or (only_run(folder) if began(folder) else None)
+    pytest.fail("the run never ended")
+
+
+def killed_by_the_clock(folder: Path, seconds: float) -> Path:
+    """Kill the run from outside after random times, at least twice, and resume it until it ends."""
+    moments, kills = random.Random(0), 0
+    for attempt in range(100):
+        found = only_run(folder) if began(folder) else None
+        process = multiprocessing.get_context("fork").Process(
+            target=lambda found=found: run(config_of(folder), quiet=True, resume=found)
+        )
+        process.start()
+        # On a faster machine than thought, the first moments come too late: shorter until they do not.
+        process.join(moments.uniform(0, seconds) * (0.9**attempt if kills < 2 else 1.1**attempt))
         if process.exitcode is None:
             os.kill(process.pid or 0, signal.SIGKILL)
             process.join()
             kills += 1
-        elif process.exitcode == 0:
-            return found or only_run(folder), kills
+        elif kills < 2:
+            shutil.rmtree(folder / "long")
         else:
-            pytest.fail(f"the run failed with exit code {process.exitcode}")
-        found = found or (only_run(folder) if began(folder) else None)
+            assert process.exitcode == 0
+            return only_run(folder)
     pytest.fail("the run never ended")
 
 
@@ -148,16 +198,21 @@ def began(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path: Path, reference: Path, seed: int) -> None:
-    folder, kills = killed_until_done(tmp_path, (), 0.7, seed)
-    assert kills >= 2
+def test_killed_at_random_events_it_ends_with_the_same_weights(tmp_path: Path, reference: Path, seed: int) -> None:
+    folder, kills = killed_until_done(tmp_path, (), seed)
+    assert kills >= 5
     assert_same(folder, reference)
 
 
 def test_killed_with_worker_processes_it_ends_with_the_same_weights(tmp_path: Path, reference: Path) -> None:
-    folder, kills = killed_until_done(tmp_path, ("data.train.num_workers=1", "stages.teach.epochs=2"), 1.5, 7)
-    assert kills >= 1
+    folder, kills = killed_until_done(tmp_path, ("data.train.num_workers=1",), 3)
+    assert kills >= 3
     assert_same(folder, reference)
+
+
+@pytest.mark.slow
+def test_killed_by_the_clock_it_ends_with_the_same_weights(tmp_path: Path, reference: Path) -> None:
+    assert_same(killed_by_the_clock(tmp_path, 1.0), reference)
 
 
 class Stops(Progress):
@@ -231,7 +286,7 @@ def states(folder: Path, stage: str = "distill") -> list[Path]:
 @pytest.mark.parametrize("damage", ["truncated", "missing", "flipped"])
 def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path: Path, reference: Path, file: str, damage: str) -> None:
     folder = interrupted(tmp_path)
-    older, newest = states(folder)
+    newest = states(folder)[-1]
     victim = newest / file
     content = bytearray(victim.read_bytes())
     if damage == "missing":
@@ -243,7 +298,9 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(tmp_path: Path, reference:
         victim.write_bytes(content)
     progress = Stops(signal.SIGTERM, stage=-2)
     run(config_of(tmp_path), progress=progress, resume=folder)
-    assert any(f"{newest.name}' is damaged" in text and "going on from the one before" in text for text in progress.messages)
+    assert any(
+        f"{newest.name}' is damaged" in text and "going on from the one before" in text for text in progress.messages
+    )
     assert_same(folder, reference)
 
 
@@ -362,22 +419,29 @@ def test_minutes_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(states(folder, "teach")) > 2
 
 
-def test_a_running_process_takes_sigterm_through_the_command(tmp_path: Path, reference: Path) -> None:
-    from kdcore.cli.main import main
-
+def test_the_command_ends_with_the_signal_and_goes_on(
+    tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "long.yaml"
     file.write_text(BASE.format(folder=tmp_path))
-    process = multiprocessing.get_context("fork").Process(
-        target=lambda: os._exit(main(["run", str(file), "--quiet", "--set", "stages.distill.epochs=1000"]))
-    )
-    process.start()
-    while not list(tmp_path.glob("long/*/checkpoints/distill/epoch-*")):
-        assert process.exitcode is None
-        process.join(0.02)
-    os.kill(process.pid or 0, signal.SIGTERM)
-    process.join()
-    assert process.exitcode == 128 + signal.SIGTERM
+    with monkeypatch.context() as patched:
+        stops = Stops(signal.SIGTERM, stage=2, step=5)
+        patched.setattr("kdcore.engine.run.make_progress", lambda quiet: stops)
+        assert main(["run", str(file)]) == 128 + signal.SIGTERM
     folder = only_run(tmp_path)
-    assert results(folder)["status"] == "interrupted"
-    assert main(["run", str(file), "--quiet", "--resume", str(folder), "--accept-changes"]) == 0
+    assert f"kd: interrupted: saved in {folder}/checkpoints/distill/epoch-" in capfd.readouterr().err
+    assert main(["run", "--quiet", "--resume", str(folder)]) == 0
     assert_same(folder, reference)
+
+
+def test_what_is_no_run_folder_is_said(tmp_path: Path, reference: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--resume", str(tmp_path / "nowhere")]) == 1
+    assert "there is no run folder" in capfd.readouterr().err
+    assert main(["run", "--resume", str(tmp_path)]) == 1
+    assert "holds no config.yaml" in capfd.readouterr().err
+    assert main(["run", "--resume", str(reference.parent)]) == 1
+    assert f"holds some: {reference.name}" in capfd.readouterr().err
+    assert main(["run"]) == 2
+    assert "give a CONFIG, or --resume RUN" in capfd.readouterr().err
+    assert main(["run", "x.yaml", "--accept-changes"]) == 2
+    assert "--accept-changes belongs to --resume" in capfd.readouterr().err
