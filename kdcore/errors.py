@@ -113,6 +113,13 @@ class RunError(KdcoreError):
     """A run cannot start or go on."""
 
 
+class EndedElsewhereError(RunError):
+    """Another process of the run failed and says why; this one, of that rank, has nothing to add."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__(f"process {rank} ended because another process of the run failed, which says why")
+
+
 def nearest(word: str, options: Iterable[str], limit: int = 3) -> list[str]:
     """Return the options most like `word`, best first."""
     by_fold: dict[str, str] = {}

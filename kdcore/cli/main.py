@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from kdcore import __version__
 from kdcore.cli import cache, plugins, report, run, schema, validate
-from kdcore.errors import KdcoreError, suggestion
+from kdcore.errors import EndedElsewhereError, KdcoreError, suggestion
+from kdcore.launcher import process_rank
 
 COMMANDS = {"run": run, "cache": cache, "validate": validate, "plugins": plugins, "schema": schema, "report": report}
 
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as exit_:
         # argparse has said what was wrong, or printed the help that was asked for.
         return exit_.code if isinstance(exit_.code, int) else USAGE
+    except EndedElsewhereError:
+        return FAILED
     except KdcoreError as error:
         if "--traceback" in words or os.environ.get(TRACEBACK_VARIABLE):
             raise
@@ -47,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as signal:
         # A run says what it has saved, and which signal ended it.
         advice = getattr(signal, "advice", "")
-        print("kd: interrupted" + (f": {advice}" if advice else ""), file=sys.stderr)
+        if process_rank() == 0:
+            print("kd: interrupted" + (f": {advice}" if advice else ""), file=sys.stderr)
         return 128 + getattr(signal, "number", INTERRUPTED - 128)
     except BrokenPipeError:
         # Who read our output has left; Python would complain once more when it flushes at exit.

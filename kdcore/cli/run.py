@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 
 from kdcore.cli.arguments import add_config_arguments, config_of, registry_of
-from kdcore.errors import RunError
+from kdcore.errors import EndedElsewhereError, KdcoreError, RunError
+from kdcore.launcher import is_first_here, process_rank
 
 HELP = "train what a config describes"
 DESCRIPTION = "Check a config, run its stages and write a run folder with weights, metrics and a report."
@@ -42,14 +43,20 @@ def execute(arguments: argparse.Namespace) -> int:
     if arguments.output_dir is not None:
         # JSON text is YAML text that stays text, whatever the folder is called.
         arguments.overrides.append(f"output_dir={json.dumps(arguments.output_dir)}")
-    registry = registry_of(arguments)
     if arguments.resume is not None and arguments.config is None:
         arguments.config = config_file(Path(arguments.resume))
     if arguments.config is None:
         arguments.usage_error("give a CONFIG, or --resume RUN")
     if arguments.accept_changes and arguments.resume is None:
         arguments.usage_error("--accept-changes belongs to --resume RUN")
-    config = config_of(arguments, registry)
+    try:
+        registry = registry_of(arguments)
+        config = config_of(arguments, registry)
+    except KdcoreError as error:
+        if is_first_here():
+            raise
+        # The first process of this machine has met it too, and says so.
+        raise EndedElsewhereError(process_rank()) from error
     # Only now: a mistake in the config is reported without the seconds that torch takes.
     from kdcore.engine.run import run
 
@@ -60,7 +67,7 @@ def execute(arguments: argparse.Namespace) -> int:
         resume=arguments.resume,
         accept_changes=arguments.accept_changes,
     )
-    if arguments.quiet:
+    if arguments.quiet and process_rank() == 0:
         print(folder)
     return 0
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +77,34 @@ def load_checkpoint(folder: Path, objective: nn.Module) -> dict[str, Any]:
         DamagedCheckpointError: it is not what was written.
         RunError: it belongs to an Objective with other tensors.
     """
+    return read_checkpoint(folder).load_into(objective)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds: the Objective's tensors and other state, and the rest of the state of training."""
+
+    folder: Path
+    whole: dict[str, Any]
+    state: dict[str, Any]
+
+    def load_into(self, objective: nn.Module) -> dict[str, Any]:
+        """Load the Objective and return the rest of the state; raises RunError if it is another Objective's."""
+        try:
+            objective.load_state_dict(self.whole)
+        except RuntimeError as error:
+            raise RunError(
+                f"the checkpoint {str(self.folder)!r} does not fit the models, adapters and losses of this config: "
+                f"{error}",
+                repair="resume with the config, plugins and versions that the run was started with",
+            ) from error
+        return self.state
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint, after checking it."""
     state = read_state(folder)
-    tensors = safetensors.torch.load_file(folder / TENSORS)
-    try:
-        objective.load_state_dict({**tensors, **state.pop("extra")})
-    except RuntimeError as error:
-        raise RunError(
-            f"the checkpoint {str(folder)!r} does not fit the models, adapters and losses of this config: {error}",
-            repair="resume with the config, plugins and versions that the run was started with",
-        ) from error
-    return state
+    return Checkpoint(folder, {**safetensors.torch.load_file(folder / TENSORS), **state.pop("extra")}, state)
 
 
 def read_state(folder: Path) -> dict[str, Any]:

@@ -10,7 +10,14 @@ from typing import Any
 
 from torch import nn
 
-from kdcore.engine.checkpoint import DamagedCheckpointError, check_checkpoint, load_checkpoint, read_state, save_checkpoint
+from kdcore.engine.checkpoint import (
+    Checkpoint,
+    DamagedCheckpointError,
+    check_checkpoint,
+    read_checkpoint,
+    read_state,
+    save_checkpoint,
+)
 
 _NAME = re.compile(r"epoch-(\d+)-step-(\d+)")
 _BEST = re.compile(r"best-epoch-(\d+)")
@@ -47,12 +54,12 @@ class Checkpoints:
         """Write the weights of an epoch that is the best so far."""
         save_checkpoint(self._best(epoch), objective, {"epoch": epoch})
 
-    def load_best(self, objective: nn.Module, epoch: int) -> None:
-        """Load the weights of the best epoch."""
-        load_checkpoint(self._best(epoch), objective)
+    def read_best(self, epoch: int) -> Checkpoint:
+        """Return the weights of the best epoch."""
+        return read_checkpoint(self._best(epoch))
 
-    def load_latest(self, objective: nn.Module, tell: Callable[[str], None]) -> dict[str, Any] | None:
-        """Load the newest sound state and return it, or None if there is none; `tell` hears of damaged ones."""
+    def read_latest(self, tell: Callable[[str], None]) -> Checkpoint | None:
+        """Return the newest sound state, or None if there is none; `tell` hears of damaged ones."""
         for key, path in sorted(self._states().items(), reverse=True):
             try:
                 best = read_state(path)["best_epoch"]
@@ -63,7 +70,7 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
                 continue
             self._best_of[key] = best
-            return load_checkpoint(path, objective)
+            return read_checkpoint(path)
         return None
 
     def latest(self) -> Path | None:

@@ -11,7 +11,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from kdcore.config.config import DataConfig
-from kdcore.engine.sampler import EpochSampler, OwnBatches
+from kdcore.engine.part import PartBatch
+from kdcore.engine.sampler import EpochSampler, OwnBatches, Parts
 from kdcore.errors import DataError, KdcoreError
 from kdcore.pipeline.diagnosis import DEAD_WORKER, describe, reason
 from kdcore.pipeline.randomness import derive_seed, kept_generators, seed_generators
@@ -120,23 +121,37 @@ class Collate:
 
 
 class Loader:
-    """Batches of one data set, epoch by epoch."""
+    """Batches of one data set, epoch by epoch.
 
-    def __init__(self, config: DataConfig, dataset: Any, seed: int, *, stage: str) -> None:
+    Arguments:
+        config: how it is loaded.
+        dataset: what is loaded.
+        seed: of the run.
+        stage: the name of the stage; its order and randomness are its own.
+        rank: which of the processes that share each batch this one is.
+        count: how many these are; each takes `batch_size` samples.
+    """
+
+    def __init__(
+        self, config: DataConfig, dataset: Any, seed: int, *, stage: str, rank: int = 0, count: int = 1
+    ) -> None:
         self.config = config
+        size = config.batch_size * count
         self.dataset = dataset
         self.rows_per_sample = int(getattr(self.dataset, "rows_per_sample", 1))
         self._indexed = IndexedDataset(self.dataset, config.name, derive_seed(seed, "samples", stage))
         try:
-            self._sampler = _make_sampler(config, self.dataset, derive_seed(seed, "data", stage))
+            self._sampler = _make_sampler(config, self.dataset, derive_seed(seed, "data", stage), size)
         except KdcoreError as error:
             raise error.at(config.place) from error
+        self._size = size
+        self._parts = Parts(self._sampler, size, config.drop_last, rank, count) if count > 1 else None
         self._generator = torch.Generator()
         workers = config.num_workers
         self._collate = Collate(self._indexed)
         self._loader: DataLoader[Any] = DataLoader(
             self._indexed,
-            **_ordered_by(config, self._sampler),
+            **_ordered_by(config, self._sampler if self._parts is None else self._parts),
             num_workers=workers,
             pin_memory=config.pin_memory,
             collate_fn=self._collate,
@@ -147,8 +162,9 @@ class Loader:
         )
         if len(self._loader) == 0:
             raise DataError(
-                f"data {config.name!r} has {len(self.dataset)} samples, fewer than batch_size {config.batch_size}, "
-                "and drop_last leaves that batch out",
+                f"data {config.name!r} has {len(self.dataset)} samples, fewer than batch_size {config.batch_size}"
+                + (f" in each of {count} processes" if count > 1 else "")
+                + ", and drop_last leaves that batch out",
                 place=config.place,
                 repair="lower batch_size or write drop_last: false",
             )
@@ -162,7 +178,9 @@ class Loader:
         The workers start now; nothing here draws from the global generators.
         """
         self._sampler.epoch = epoch
-        self._sampler.skip = skip if isinstance(self._sampler, OwnBatches) else skip * self.config.batch_size
+        self._sampler.skip = skip if isinstance(self._sampler, OwnBatches) else skip * self._size
+        if self._parts is not None:
+            self._parts.sizes.clear()
         self._indexed.epoch[0] = epoch
         # The loader draws its workers' base seed from here, so the global generator is left alone.
         self._generator.manual_seed(derive_seed(self._indexed.seed, "workers", epoch))
@@ -180,7 +198,9 @@ class Loader:
                 return
             except Exception as error:  # a worker may end in any way; the cause is chained and named
                 raise self._unreadable(error) from error
-            yield self._sound(batch)
+            # Samplers run in this process, ahead of the workers and in the same order.
+            sizes = self._parts.sizes.popleft() if self._parts is not None else None
+            yield self._sound(batch) if sizes is None else PartBatch.of(self._sound(batch), *sizes)
 
     def _unreadable(self, error: Exception) -> DataError:
         repair = "num_workers: 0 shows whether it is the worker processes that fail"
@@ -213,15 +233,17 @@ class Loader:
 
 
 class Datasets:
-    """The data sets of a run, each built once, on first use."""
+    """The data sets of a run, each built once, on first use; process `rank` of `count` reads its part of each batch."""
 
-    def __init__(self, configs: Mapping[str, DataConfig]) -> None:
+    def __init__(self, configs: Mapping[str, DataConfig], rank: int = 0, count: int = 1) -> None:
         self._configs = configs
+        self._rank = rank
+        self._count = count
         self._built: dict[str, Any] = {}
 
     def loader(self, name: str, seed: int, *, stage: str) -> Loader:
         """Return a loader of one data set for one stage."""
-        return Loader(self._configs[name], self.dataset(name), seed, stage=stage)
+        return Loader(self._configs[name], self.dataset(name), seed, stage=stage, rank=self._rank, count=self._count)
 
     def dataset(self, name: str) -> Any:
         """Return one data set."""
@@ -270,7 +292,7 @@ def _leave_interrupts(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _make_sampler(config: DataConfig, dataset: Any, seed: int) -> EpochSampler | OwnBatches:
+def _make_sampler(config: DataConfig, dataset: Any, seed: int, size: int) -> EpochSampler | OwnBatches:
     if not hasattr(dataset, "batches"):
         return EpochSampler(config.sampler, len(dataset), seed, getattr(dataset, "targets", None))
     if config.sampler != "sequential" or config.drop_last:
@@ -278,10 +300,10 @@ def _make_sampler(config: DataConfig, dataset: Any, seed: int) -> EpochSampler |
             f"data {config.name!r} chooses its batches itself, so nothing else can",
             repair="remove shuffle, sampler and drop_last",
         )
-    return OwnBatches(dataset, config.batch_size, seed)
+    return OwnBatches(dataset, size, seed)
 
 
-def _ordered_by(config: DataConfig, sampler: EpochSampler | OwnBatches) -> dict[str, Any]:
-    if isinstance(sampler, OwnBatches):
+def _ordered_by(config: DataConfig, sampler: EpochSampler | OwnBatches | Parts) -> dict[str, Any]:
+    if not isinstance(sampler, EpochSampler):
         return {"batch_sampler": sampler}
     return {"batch_size": config.batch_size, "sampler": sampler, "drop_last": config.drop_last}

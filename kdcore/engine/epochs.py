@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from torch import Tensor
 
 from kdcore.config.config import CheckpointsConfig, StageConfig
 from kdcore.engine.checkpoints import Checkpoints
 from kdcore.engine.folder import RunFolder
 from kdcore.engine.interrupt import Interrupt, Interrupted
 from kdcore.engine.metrics import Judge
+from kdcore.engine.nonfinite import LARGEST_KEPT
+from kdcore.engine.processes import Processes
 from kdcore.engine.progress import Progress
 from kdcore.engine.selection import Selection
 from kdcore.engine.trainer import Trainer
+from kdcore.errors import RunError
+from kdcore.pipeline.diagnosis import DEAD_WORKER
 from kdcore.pipeline.objective import Objective
 from kdcore.pipeline.randomness import generator_states
+
+_GRACE = 0.5
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,7 @@ class Epochs:
         evaluate: returns the metrics of the training data's means and judges, and of the other splits.
         new_judges: makes fresh judges for the training data of an epoch.
         interrupt: whether somebody wants the run to end.
+        processes: what trains; the main one reads and writes.
         progress: the display.
         epoch_ended: told of every epoch.
         warnings: what users were told about the stage; saved, since a resumed run does not meet it again.
@@ -72,6 +81,7 @@ class Epochs:
         evaluate: Callable[[dict[str, float], dict[str, Judge]], dict[str, float]],
         new_judges: Callable[[], dict[str, Judge]],
         interrupt: Interrupt,
+        processes: Processes,
         progress: Progress,
         epoch_ended: Callable[[EpochRecord], None],
         warnings: list[str],
@@ -84,6 +94,7 @@ class Epochs:
         self.evaluate = evaluate
         self.new_judges = new_judges
         self.interrupt = interrupt
+        self.processes = processes
         self.progress = progress
         self.epoch_ended = epoch_ended
         self.warnings = warnings
@@ -100,20 +111,19 @@ class Epochs:
 
     def resume(self) -> bool:
         """Go on from the newest sound state of this stage; returns whether there was one."""
-        state = self.checkpoints.load_latest(self.objective, self.progress.message)
-        if state is None:
+        saved = self.processes.share(self.checkpoints.read_latest(self.progress.message) if self._main else None)
+        if saved is None:
             return False
+        state = saved.load_into(self.objective)
         self.epoch, self.done, self._seconds = state["epoch"], state["done"], state["seconds"]
-        self._generators = state["generators"]
         self.trainer.load_state_dict(state["trainer"])
-        for name, judge in self.judges.items():
-            if name in state["judges"]:
-                judge.load_state_dict(state["judges"][name])
+        self._resume_own(state["processes"])
         for selection, saved in ((self.best, state["best"]), (self.patience, state["patience"])):
             if selection is not None and saved is not None:
                 selection.load(saved)
         self.warnings[:] = dict.fromkeys([*state["warnings"], *self.warnings])
-        self.folder.truncate_metrics(state["metrics_bytes"])
+        if self._main:
+            self.folder.truncate_metrics(state["metrics_bytes"])
         self.progress.message(f"stage {self.stage.name} goes on after epoch {self.epoch}, step {self.done} of the next")
         return True
 
@@ -129,16 +139,19 @@ class Epochs:
                     signal.advice = f"saved in {path}"
                     raise
                 except Exception as error:
+                    if DEAD_WORKER in str(error):
+                        # Sent to all processes of a job, a signal may reach a loader's worker before this process.
+                        time.sleep(_GRACE)
                     if self.interrupt.requested is None:
                         raise
-                    # The signal reached the loader's workers too, and what they left undone is no fault.
                     raise Interrupted(self.interrupt.requested) from error
         return self.epoch
 
     def load_best(self) -> None:
         """Load the best epoch's weights, if the config asks for them and an epoch had any."""
         if self.best is not None and self.best.best_epoch is not None:
-            self.checkpoints.load_best(self.objective, self.best.best_epoch)
+            epoch = self.best.best_epoch
+            self.processes.share(self.checkpoints.read_best(epoch) if self._main else None).load_into(self.objective)
 
     def _run_epoch(self) -> None:
         self._clock = time.monotonic()
@@ -151,7 +164,7 @@ class Epochs:
         lr = self.trainer.learning_rates()
         if self.trainer.scheduler is not None:
             self.trainer.scheduler.epoch_ended(metrics)
-        improved = self.best is not None and self.best.update(self.epoch, metrics)
+        improved = self.best is not None and self.best.update(self.epoch, metrics) and self._main
         if self.patience is not None:
             self.patience.update(self.epoch, metrics)
         record = EpochRecord(self.stage, self.epoch, self.trainer.step, self._elapsed(), lr, metrics)
@@ -182,7 +195,8 @@ class Epochs:
 
     def _minutes_over(self) -> bool:
         minutes = self.policy.every_minutes
-        return minutes is not None and time.monotonic() - self._saved >= 60 * minutes
+        # Clocks differ from process to process, and all must save at the same step.
+        return minutes is not None and self.processes.any(time.monotonic() - self._saved >= 60 * minutes)
 
     def _elapsed(self) -> float:
         return self._seconds + time.monotonic() - self._clock
@@ -197,13 +211,50 @@ class Epochs:
             "step": self.trainer.step,
             "seconds": self._elapsed(),
             "trainer": self.trainer.state_dict(),
-            "judges": {name: judge.state_dict() for name, judge in self.judges.items()},
+            "processes": self.processes.gather(self._own_state()),
             "best": asdict(self.best) if self.best else None,
             "patience": asdict(self.patience) if self.patience else None,
-            "generators": generator_states(),
             "warnings": list(self.warnings),
             "metrics_bytes": self.folder.metrics_bytes(),
         }
-        path = self.checkpoints.save(self.objective, state, self.best.best_epoch if self.best else None)
+        best = self.best.best_epoch if self.best else None
+        path = str(self.checkpoints.save(self.objective, state, best)) if self._main else ""
         self._saved = time.monotonic()
-        return str(path)
+        return path
+
+    @property
+    def _main(self) -> bool:
+        return self.processes.main
+
+    def _own_state(self) -> dict[str, Any]:
+        """Return what each process has of its own: what it counted, its random generators, its buffers."""
+        return {
+            "mean": self.trainer.mean.state_dict(),
+            "judges": {name: judge.state_dict() for name, judge in self.judges.items()},
+            "generators": generator_states(),
+            "buffers": {} if self._main else dict(self._own_buffers()),
+        }
+
+    def _own_buffers(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the buffers in which processes may differ; large ones (memory banks) are kept alike by losses."""
+        for name, buffer in self.objective.named_buffers():
+            if buffer.numel() <= LARGEST_KEPT:
+                yield name, buffer
+
+    def _resume_own(self, states: Sequence[Mapping[str, Any]]) -> None:
+        if len(states) != self.processes.count:
+            raise RunError(
+                f"stage {self.stage.name!r} was saved by {len(states)} processes, and this run has "
+                f"{self.processes.count}: it would not go on as it was",
+                place=self.stage.place,
+                repair=f"resume with {len(states)}",
+            )
+        own = states[self.processes.rank]
+        self.trainer.mean.load_state_dict(own["mean"], self.trainer.device)
+        for name, judge in self.judges.items():
+            if name in own["judges"]:
+                judge.load_state_dict(own["judges"][name])
+        self._generators = own["generators"]
+        for name, buffer in self._own_buffers():
+            if name in own["buffers"]:
+                buffer.copy_(own["buffers"][name])

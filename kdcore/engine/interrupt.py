@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(KeyboardInterrupt):  # noqa: N818 - as its base, it is no error
+class Interrupted(KeyboardInterrupt):
     """A run was told to end; `advice` says what was saved and how to go on.
 
     A KeyboardInterrupt, so that no code that handles errors takes it for one.
@@ -30,10 +30,17 @@ class Interrupt:
     Inside `deferred` the first signal is only noted, for `check` to raise where the state of training
     is whole; a second one ends the run there and then. Outside, a signal ends it at once.
     Only the main thread can take signals: elsewhere this does nothing.
+
+    Arguments:
+        vote: returns, from what each process has received (0 for nothing), what all of them act on.
+        insistent: whether a second signal ends the run there and then. Launchers of several processes
+            pass on the signal that these have received already, so there it means nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, vote: Callable[[int], int] = int, *, insistent: bool = True) -> None:
         self.requested: int | None = None
+        self._vote = vote
+        self._insistent = insistent
         self._deferring = False
         self._previous: dict[int, Any] = {}
 
@@ -59,13 +66,17 @@ class Interrupt:
             self._deferring = False
 
     def check(self) -> None:
-        """Raise Interrupted if a signal has come."""
-        if self.requested is not None:
-            raise Interrupted(self.requested)
+        """Raise Interrupted if a signal has come, to whichever process: all of them raise in the same place."""
+        number = self._vote(self.requested or 0)
+        if number:
+            self.requested = number
+            raise Interrupted(number)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         again, self.requested = self.requested is not None, number
         if again:
-            raise KeyboardInterrupt
+            if self._insistent:
+                raise KeyboardInterrupt
+            return
         if not self._deferring:
             raise Interrupted(number)

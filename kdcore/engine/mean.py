@@ -6,7 +6,7 @@ Values are only appended in a step, and reduced a few times per epoch, so a step
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -53,13 +53,20 @@ class Mean:
 
     def latest(self) -> dict[str, float]:
         """Return the newest values; this waits for the device."""
-        values = self._pending[-1].values if self._pending else self.compute()
+        values = self._pending[-1].values if self._pending else self._means(self._sums, self._weights)
         return {name or "loss": float(value) for name, value in values.items()}
 
-    def compute(self) -> dict[str, float]:
-        """Return the means so far."""
+    def compute(self, gather: Callable[[Any], list[Any]] = lambda own: [own]) -> dict[str, float]:
+        """Return the means so far, over all processes where `gather` returns what each of them has."""
         self._drain()
-        return {name: total / self._weights[name] if self._weights[name] else 0.0 for name, total in self._sums.items()}
+        every = gather((self._sums, self._weights))
+        if len(every) == 1:
+            return self._means(self._sums, self._weights)
+        return self._means(_added([sums for sums, _ in every]), _added([weights for _, weights in every]))
+
+    @staticmethod
+    def _means(sums: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
+        return {name: total / weights[name] if weights[name] else 0.0 for name, total in sums.items()}
 
     def check(self) -> None:
         """Tell the watcher now of a batch whose value is not finite; the sums stay as they are."""
@@ -105,6 +112,14 @@ class Mean:
         if self._watch is not None:
             for row in (~values.isfinite()).any(1).nonzero().flatten().tolist():
                 self._watch(group[row])
+
+
+def _added(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    sums: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
 
 
 def _table(names: tuple[str, ...], group: list[Added]) -> tuple[Tensor, Tensor]:

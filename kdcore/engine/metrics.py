@@ -6,7 +6,7 @@ are only appended, and reduced a few times per epoch, so a step never waits for 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -74,6 +74,18 @@ class Judge:
         self._hits, self._count = dict(state["hits"]), state["count"]
         self._class_hits, self._class_counts = state["class_hits"], state["class_counts"]
 
+    def merged(self, gather: Callable[[Any], list[Any]]) -> Judge:
+        """Return what the judges of all processes have counted together; `gather` returns what each has."""
+        states = gather(self.state_dict())
+        if len(states) == 1:
+            return self
+        whole = Judge(self.config, self.rows_per_sample, by_class=self.by_class)
+        whole._count = sum(state["count"] for state in states)
+        whole._hits = {name: sum(state["hits"][name] for state in states) for name in self._hits}
+        whole._class_hits = _summed([state["class_hits"] for state in states])
+        whole._class_counts = _summed([state["class_counts"] for state in states])
+        return whole
+
     def per_class(self) -> tuple[list[float | None], list[int]]:
         """Return accuracy and count by class; a class without samples has no accuracy."""
         self._drain()
@@ -112,6 +124,13 @@ class Judge:
         grown = size - len(self._class_counts)
         self._class_counts = torch.nn.functional.pad(self._class_counts, (0, grown)) + counts
         self._class_hits = torch.nn.functional.pad(self._class_hits, (0, grown)) + hits
+
+
+def _summed(counts: Sequence[Tensor]) -> Tensor:
+    """Return the sum of counts by class; a process that saw fewer classes has fewer entries."""
+    size = max(len(each) for each in counts)
+    padded = [torch.nn.functional.pad(each, (0, size - len(each))) for each in counts]
+    return torch.stack(padded).sum(0)
 
 
 def check_judgeable(model: str, output: Any, target: Any, config: MetricsConfig, num_classes: int | None) -> str | None:

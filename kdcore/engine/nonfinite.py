@@ -12,11 +12,19 @@ from torch.nn.utils import get_total_norm
 
 from kdcore.config.config import NonfiniteConfig
 from kdcore.engine.mean import TOTAL, Added
+from kdcore.engine.processes import Processes
 from kdcore.errors import Place, RunError
 
 # A larger buffer, such as a memory bank, is not copied in every step.
-_LARGEST_KEPT = 2**16
+LARGEST_KEPT = 2**16
 _SHOWN = 8
+_BAD_GRADIENT = "the losses are finite, but a gradient is not"
+
+
+class DivergedError(RunError):
+    """A batch's loss turned out not to be finite; `step` is the one that it belonged to."""
+
+    step = 0
 
 
 class Guard:
@@ -49,21 +57,24 @@ class Guard:
         self._found = ""
 
     def found(self, added: Added) -> None:
-        """Raise RunError for a batch whose value turned out not to be finite."""
+        """Raise DivergedError for a batch whose value turned out not to be finite."""
         step, indices = added.origin
-        raise RunError(
+        error = DivergedError(
             f"stage {self.stage!r} diverged: in step {step} {_named(added.values)} on samples {listed(indices)}",
             place=self.place,
             repair="lower the learning rate, set clip_grad_norm, look at these samples, or write on_nonfinite: skip "
             "(the latest checkpoint is from before)",
         )
+        error.step = step
+        raise error
 
     def check_weights(self, parameters: Iterable[tuple[str, Tensor]], step: int) -> None:
         """Raise RunError if a trained parameter is not finite: such weights are not worth saving."""
         bad = [name for name, parameter in parameters if not bool(parameter.detach().isfinite().all())]
         if bad:
             raise RunError(
-                f"stage {self.stage!r} diverged: after step {step} {len(bad)} parameters are not finite, such as {bad[0]}",
+                f"stage {self.stage!r} diverged: after step {step} {len(bad)} parameters are not finite, such as "
+                f"{bad[0]}",
                 place=self.place,
                 repair="lower the learning rate, set clip_grad_norm, or write on_nonfinite: skip "
                 "(the latest checkpoint is from before)",
@@ -72,10 +83,19 @@ class Guard:
     def keep(self) -> None:
         """Copy the buffers that a step may change, to put them back if it is skipped."""
         if not self._kept:
-            small = [each for each in self._objective.buffers() if each.numel() <= _LARGEST_KEPT]
+            small = [each for each in self._objective.buffers() if each.numel() <= LARGEST_KEPT]
             self._kept = [(each, each.clone()) for each in small]
         for buffer, copy in self._kept:
             copy.copy_(buffer)
+
+    def agree(self, sound: bool, processes: Processes) -> bool:
+        """Whether a step is sound in every process; where it is not, all of them know why."""
+        if not processes.any(not sound):
+            return True
+        found = [text for text in processes.gather("" if sound else self._found) if text]
+        # The gradient is everybody's; whose loss it came from says more.
+        self._found = min(found, key=lambda text: text == _BAD_GRADIENT)
+        return False
 
     def accepts(self, values: Mapping[str, Tensor], indices: Tensor) -> bool:
         """Whether a batch's losses are finite; waits for the device."""
@@ -89,7 +109,7 @@ class Guard:
         gradients = [each.grad for each in parameters if each.grad is not None]
         if math.isfinite(float(get_total_norm(gradients))):
             return True
-        self._found = "the losses are finite, but a gradient is not"
+        self._found = _BAD_GRADIENT
         return False
 
     def reject(self, step: int) -> None:
@@ -123,8 +143,8 @@ class Guard:
         for name, buffer in self._objective.named_buffers():
             if buffer.is_floating_point() and not bool(buffer.isfinite().all()):
                 raise RunError(
-                    f"stage {self.stage!r} diverged: in step {step} {self._found}, and the buffer {name} has taken it in; "
-                    "large ones are not copied in every step, so the step cannot be skipped",
+                    f"stage {self.stage!r} diverged: in step {step} {self._found}, and the buffer {name} has taken it "
+                    "in; large ones are not copied in every step, so the step cannot be skipped",
                     place=self.place,
                     repair="resume from the latest checkpoint with a lower learning rate or clip_grad_norm",
                 )

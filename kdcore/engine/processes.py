@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from kdcore.config.config import Config
 from kdcore.engine.device import choose_device
-from kdcore.launcher import process_count
+from kdcore.errors import EndedElsewhereError, KdcoreError
+from kdcore.launcher import is_first_here, process_count, process_rank
 from kdcore.pipeline.objective import Objective, ObjectiveOutput
 
 Forward = Callable[..., ObjectiveOutput]
@@ -48,8 +49,8 @@ class Processes:
     def unwrap(self) -> None:
         """Let go of what `wrap` made."""
 
-    def apart(self, forward: Forward, apart: bool) -> contextlib.AbstractContextManager[Any]:
-        """Keep the gradients of passes within to each process, if `apart`; the next pass outside averages all."""
+    def apart(self, forward: Forward) -> contextlib.AbstractContextManager[Any]:
+        """Keep the gradients of passes within to each process; the next pass outside averages all."""
         return _NOTHING
 
     def sum(self, values: Mapping[str, Tensor | float]) -> Mapping[str, Tensor | float]:
@@ -87,4 +88,10 @@ def processes_of(config: Config) -> Processes:
     # Slow to import, and of use to nobody else.
     from kdcore.engine.several import Accelerated
 
-    return Accelerated(config)
+    try:
+        return Accelerated(config)
+    except KdcoreError as error:
+        if is_first_here():
+            raise
+        # The first process of this machine has met it too, and says so.
+        raise EndedElsewhereError(process_rank()) from error

@@ -66,8 +66,12 @@ def test_rows(
     batch: Mapping[str, Any],
     evaluate: Evaluate,
     titles: Mapping[str, str],
+    latency: bool,
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
-    """Look at the test split, once; returns its metrics, losses by term too, and a row for each model in `titles`."""
+    """Look at the test split, once; returns its metrics, losses by term too, and a row for each model in `titles`.
+
+    Without `latency` nothing is timed: the processes of a run would disturb each other.
+    """
     metrics, judges = evaluate("test", list(titles))
     names = getattr(loader.dataset, "class_names", None)
     rows = []
@@ -83,7 +87,9 @@ def test_rows(
                 "split": "test",
                 "metrics": {kind: metrics[f"test/{name}/{kind}"] for kind in kinds},
                 "parameters": count_parameters(assembly.models[name]),
-                "latency_ms": measure_latency(assembly.models[name], config.models[name], dict(batch)),
+                "latency_ms": measure_latency(assembly.models[name], config.models[name], dict(batch))
+                if latency
+                else None,
                 "latency_batch": 1,
                 "per_class": {"names": labels, "accuracy": accuracy, "count": counts},
             }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shlex
 import time
@@ -10,7 +11,7 @@ from typing import Any
 
 from kdcore.config.config import Config
 from kdcore.engine.data import Datasets
-from kdcore.engine.device import choose_device, device_errors
+from kdcore.engine.device import device_errors
 from kdcore.engine.dry_run import rehearse
 from kdcore.engine.environment import describe_environment
 from kdcore.engine.epochs import EpochRecord
@@ -19,6 +20,7 @@ from kdcore.engine.identity import check_identity, identify, read_identity, writ
 from kdcore.engine.interrupt import Interrupt, Interrupted
 from kdcore.engine.lock import locked
 from kdcore.engine.measure import show
+from kdcore.engine.processes import Processes, processes_of
 from kdcore.engine.progress import Progress, StagePlan, make_progress
 from kdcore.engine.report import write_report
 from kdcore.engine.results import StageResult
@@ -57,51 +59,70 @@ def run(
             keeps what was done until then, and can be resumed.
         Interrupted: a signal ended it; its state was saved first.
     """
-    with progress or make_progress(quiet=quiet) as shown, device_errors(), Interrupt() as interrupt:
-        live = _Run(config, shown, registry or installed(), interrupt)
+    processes = processes_of(config)
+    if not processes.main:
+        progress = make_progress(quiet=True)
+    interrupt = Interrupt(processes.vote, insistent=processes.count == 1)
+    with progress or make_progress(quiet=quiet) as shown, processes.together(), device_errors(), interrupt:
+        live = _Run(config, shown, registry or installed(), interrupt, processes)
         if resume is None:
             return live.start()
         return live.resume(RunFolder(Path(resume)), accept_changes=accept_changes)
 
 
 class _Run:
-    def __init__(self, config: Config, progress: Progress, registry: Registry, interrupt: Interrupt) -> None:
+    def __init__(
+        self, config: Config, progress: Progress, registry: Registry, interrupt: Interrupt, processes: Processes
+    ) -> None:
         self.config = config
+        self.processes = processes
         self.progress = progress
         self.hook = registry.manager.hook
         self.registry = registry
         self.interrupt = interrupt
-        self.device = choose_device(config.device, config.place("device"))
+        self.device = processes.device()
         self.results: dict[str, Any] = {"status": "running", "seconds": 0.0, "stages": [], "rows": [], "warnings": []}
 
     def start(self) -> Path:
         """Begin a new run."""
         config = self.config
         assembly = Assembly.build(config, self.device)
-        datasets = Datasets(config.data)
+        datasets = self._datasets()
         plans = self._rehearse(assembly, datasets)
-        folder = RunFolder.create(config)
-        with locked(folder.path):
-            self._describe(folder, datasets)
-            save_initial(config, assembly, folder)
+        folder = RunFolder(self.processes.share(RunFolder.create(config).path if self.processes.main else None))
+        with self._locked(folder):
+            if self.processes.main:
+                self._describe(folder, datasets)
+                save_initial(config, assembly, folder)
             return self._execute(assembly, datasets, folder, plans, completed=0)
 
     def resume(self, folder: RunFolder, *, accept_changes: bool) -> Path:
         """Go on with a run where it was last saved."""
         config = self.config
-        with locked(folder.path):
-            folder.remove_leftovers()
+        with self._locked(folder):
             assembly = Assembly.build(config, self.device)
-            datasets = Datasets(config.data)
-            saved = read_identity(folder.path)
-            if saved is not None:
-                check_identity(saved, identify(config, datasets), folder.path, self.progress.message, accept_changes)
+            datasets = self._datasets()
+            if self.processes.main:
+                folder.remove_leftovers()
+                self._check_identity(folder, datasets, accept_changes)
             plans = self._rehearse(assembly, datasets)
-            self._describe(folder, datasets)
-            # A stage may start from them, and models are built the same again.
-            save_initial(config, assembly, folder)
+            if self.processes.main:
+                self._describe(folder, datasets)
+                # A stage may start from them, and models are built the same again.
+                save_initial(config, assembly, folder)
             completed = self._restore(assembly, folder)
             return self._execute(assembly, datasets, folder, plans, completed)
+
+    def _datasets(self) -> Datasets:
+        return Datasets(self.config.data, self.processes.rank, self.processes.count)
+
+    def _locked(self, folder: RunFolder) -> contextlib.AbstractContextManager[None]:
+        return locked(folder.path) if self.processes.main else contextlib.nullcontext()
+
+    def _check_identity(self, folder: RunFolder, datasets: Datasets, accept: bool) -> None:
+        saved = read_identity(folder.path)
+        if saved is not None:
+            check_identity(saved, identify(self.config, datasets), folder.path, self.progress.message, accept)
 
     def _describe(self, folder: RunFolder, datasets: Datasets) -> None:
         folder.write_config(self.config.resolved)
@@ -110,13 +131,14 @@ class _Run:
 
     def _restore(self, assembly: Assembly, folder: RunFolder) -> int:
         """Put everything where the completed stages had left it, and return how many they are."""
+        main = self.processes.main
         for index, stage in enumerate(self.config.stages):
-            result = StageResult.read(folder.result(stage.name))
+            result = self.processes.share(StageResult.read(folder.result(stage.name)) if main else None)
             if result is None or not result.covers(stage):
-                later = [each.name for each in self.config.stages[index + 1 :]]
-                folder.forget(later)
+                if main:
+                    folder.forget([each.name for each in self.config.stages[index + 1 :]])
                 return index
-            restore_stage(stage, assembly, folder)
+            restore_stage(stage, assembly, folder, self.processes)
             self._add(result)
         return len(self.config.stages)
 
@@ -142,9 +164,11 @@ class _Run:
             raise
         finally:
             self.results.update(status=status, seconds=round(time.perf_counter() - started, 3))
-            report = self._finish(folder)
+            report = self._finish(folder) if self.processes.main else None
             self._call("run_ended", folder=folder.path, status=status)
         self.progress.run_ended(self.results["rows"], report)
+        # Nobody goes on to read the folder before the main process has written it.
+        self.processes.any(False)
         return folder.path
 
     def _finish(self, folder: RunFolder) -> Path | None:
@@ -176,26 +200,38 @@ class _Run:
 
     def _stages(self, assembly: Assembly, datasets: Datasets, folder: RunFolder, completed: int) -> None:
         def epoch_ended(record: EpochRecord) -> None:
+            if board is None:
+                return
             folder.append_metrics(record.as_line())
             board.write(record.stage.name, record.step, record.metrics, record.lr)
             self.progress.epoch_ended(record.epoch, record.metrics, record.lr)
             name, metrics = record.stage.name, dict(record.metrics)
             self._call("epoch_ended", folder=folder.path, stage=name, epoch=record.epoch, metrics=metrics)
 
-        with TensorBoard(folder.path / "tensorboard") as board:
+        main = self.processes.main
+        with TensorBoard(folder.path / "tensorboard") if main else contextlib.nullcontext() as board:
             for stage in self.config.stages[completed:]:
                 self.progress.stage_started(stage.index)
                 judged = frozenset(row["model"] for row in self.results["rows"])
                 loaders = StageLoaders(self.config, stage, datasets)
                 live = StageRun(
-                    self.config, stage, assembly, loaders, folder, self.progress, epoch_ended, self.interrupt
+                    self.config,
+                    stage,
+                    assembly,
+                    loaders,
+                    folder,
+                    self.progress,
+                    epoch_ended,
+                    self.interrupt,
+                    self.processes,
                 )
                 try:
                     result = live.run(judged_before=judged)
                 except KdcoreError as error:
                     raise error.at(stage.place) from error
                 self._add(result)
-                folder.write_json("results.json", self.results)
+                if main:
+                    folder.write_json("results.json", self.results)
                 self.progress.stage_ended(_told(result.rows))
 
     def _add(self, result: StageResult) -> None:
@@ -205,6 +241,8 @@ class _Run:
 
     def _call(self, name: str, **arguments: Any) -> None:
         """Tell every plugin that wants to know; one that fails or draws random numbers changes nothing."""
+        if not self.processes.main:
+            return
         for each in getattr(self.hook, name).get_hookimpls():
             try:
                 with forked_generators():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,6 +66,47 @@ class OwnBatches(Sampler[list[int]]):
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", self.epoch))
         for batch in itertools.islice(self.dataset.batches(self.batch_size, generator), self.skip, None):
             yield [int(index) for index in batch]
+
+
+class Parts(Sampler[list[int]]):
+    """One process's parts of the batches that all processes share.
+
+    The batches are those of one process whose batch is `size`, in the same order. Each is cut into
+    consecutive parts, as even as possible: the first processes take one sample more. A process for which
+    nothing is left takes the whole batch, for show. `sizes` receives, batch by batch, how many samples
+    count here and how many the batch has.
+    """
+
+    def __init__(self, order: EpochSampler | OwnBatches, size: int, drop_last: bool, rank: int, count: int) -> None:
+        self.order = order
+        self.size = size
+        self.drop_last = drop_last
+        self.rank = rank
+        self.count = count
+        self.sizes: deque[tuple[int, int]] = deque()
+
+    def __len__(self) -> int:
+        if isinstance(self.order, OwnBatches):
+            return len(self.order)
+        whole, rest = divmod(len(self.order), self.size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self._batches():
+            each, more = divmod(len(batch), self.count)
+            start = self.rank * each + min(self.rank, more)
+            own = batch[start : start + each + (self.rank < more)]
+            self.sizes.append((len(own), len(batch)))
+            yield own or batch
+
+    def _batches(self) -> Iterator[list[int]]:
+        if isinstance(self.order, OwnBatches):
+            yield from self.order
+            return
+        indices = iter(self.order)
+        while batch := list(itertools.islice(indices, self.size)):
+            if len(batch) == self.size or not self.drop_last:
+                yield batch
 
 
 def _class_weights(targets: Any, length: int) -> Tensor:

@@ -7,6 +7,7 @@ import datetime
 import functools
 import io
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,12 +18,14 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from kdcore.config.config import Config
+from kdcore.engine.nonfinite import DivergedError
 from kdcore.engine.processes import Forward, Processes
 from kdcore.errors import EndedElsewhereError, RunError
 from kdcore.pipeline.objective import Objective
 
 # How long a process whose neighbours are gone waits for one of them to have said why.
 _PATIENCE = datetime.timedelta(seconds=5)
+_MOMENT = datetime.timedelta(seconds=1)
 
 _UNSUPPORTED = {
     "ACCELERATE_USE_FSDP": "FSDP",
@@ -55,7 +58,11 @@ class Accelerated(Processes):
         """Wrap the Objective; its buffers stay each process's own."""
         options = DistributedDataParallelKwargs(find_unused_parameters=find_unused, broadcast_buffers=False)
         self._accelerator = Accelerator(cpu=self._cpu, mixed_precision="no", kwargs_handlers=[options])
-        return self._accelerator.prepare_model(objective)  # type: ignore[no-any-return]
+        with warnings.catch_warnings():
+            # Newer versions of torch call the option forward_sync_buffers, which older ones do not know.
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            wrapped: Forward = self._accelerator.prepare_model(objective)
+            return wrapped
 
     def unwrap(self) -> None:
         """Let go of the wrapped Objective, so that its memory is free for the next stage."""
@@ -63,9 +70,9 @@ class Accelerated(Processes):
             self._accelerator.free_memory()
             self._accelerator = None
 
-    def apart(self, forward: Forward, apart: bool) -> contextlib.AbstractContextManager[Any]:
-        """Keep gradients to each process within; a pass outside averages what has gathered."""
-        return forward.no_sync() if apart else contextlib.nullcontext()  # type: ignore[attr-defined,no-any-return]
+    def apart(self, forward: Forward) -> contextlib.AbstractContextManager[Any]:
+        """Keep the gradients of passes within to each process; the next pass outside averages all."""
+        return forward.no_sync()  # type: ignore[attr-defined,no-any-return]
 
     def sum(self, values: Mapping[str, Tensor | float]) -> Mapping[str, Tensor | float]:
         """Return the sum of each number over all processes, in one operation on the device."""
@@ -100,7 +107,7 @@ class Accelerated(Processes):
 
     def share(self, value: Any) -> Any:
         """Return the main process's value, tensors on the CPU."""
-        held = [_packed(value) if self.main else None]
+        held = [_packed(value) if self.main else b""]
         dist.broadcast_object_list(held, src=0, group=self._control)
         return value if self.main else _unpacked(held[0])
 
@@ -123,7 +130,7 @@ class Accelerated(Processes):
                 if self._claimed():
                     raise EndedElsewhereError(self.rank) from error
                 error = _unsaid(error)
-            if not self._claim():
+            if (isinstance(error, DivergedError) and not self._diverged_first(error.step)) or not self._claim():
                 raise EndedElsewhereError(self.rank) from error
             raise error from error.__cause__
 
@@ -133,6 +140,19 @@ class Accelerated(Processes):
             return bool(self._store.add("kdcore/failed", 1) == 1)
         except RuntimeError:  # it went with the process that held it, the main one, which has spoken
             return False
+
+    def _diverged_first(self, step: int) -> bool:
+        """Whether no other process found a loss that was not finite in an earlier step: only that one is the cause."""
+        keys = [f"kdcore/diverged/{rank}" for rank in range(self.count)]
+        try:
+            self._store.set(keys[self.rank], str(step))
+            # Those that find one as well find it at the same time.
+            with contextlib.suppress(dist.DistStoreError):
+                self._store.wait(keys, _MOMENT)
+            found = [(int(self._store.get(key)), rank) for rank, key in enumerate(keys) if self._store.check([key])]
+        except RuntimeError:  # the store went with the main process, which has spoken
+            return False
+        return min(found) == (step, self.rank)
 
     def _claimed(self) -> bool:
         try:
@@ -148,9 +168,9 @@ def _channels() -> tuple[Any, Any]:
     control = dist.new_group(backend="gloo")
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     # Its own connection: the default store's is in use wherever a process hangs.
-    store = dist.TCPStore(host, port, is_master=False)
+    store = dist.TCPStore(host, port, is_master=False)  # type: ignore[attr-defined]
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return control, dist.PrefixStore(f"attempt-{attempt}", store)
+    return control, dist.PrefixStore(f"attempt-{attempt}", store)  # type: ignore[attr-defined]
 
 
 def _device_type(config: Config) -> str:

@@ -15,14 +15,16 @@ from kdcore.engine.checkpoint import save_tensors
 from kdcore.engine.data import Datasets
 from kdcore.engine.device import to_device
 from kdcore.engine.epochs import EpochRecord, Epochs
+from kdcore.engine.evaluation import evaluate
 from kdcore.engine.folder import RunFolder
 from kdcore.engine.interrupt import Interrupt
 from kdcore.engine.judged import find_judged, read_whole
 from kdcore.engine.memory import Memory
 from kdcore.engine.metrics import Judge, metric_values
+from kdcore.engine.processes import Processes
 from kdcore.engine.progress import Progress
 from kdcore.engine.results import StageResult, summarize, test_rows
-from kdcore.engine.trainer import Trainer, check_accumulation, evaluate, make_optimizer
+from kdcore.engine.trainer import Trainer, check_accumulation, make_optimizer
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.build import data_facts
 from kdcore.pipeline.objective import Objective
@@ -66,6 +68,7 @@ class StageRun:
         progress: Progress,
         epoch_ended: Callable[[EpochRecord], None],
         interrupt: Interrupt,
+        processes: Processes,
     ) -> None:
         self.config = config
         self.stage = stage
@@ -74,6 +77,7 @@ class StageRun:
         self.progress = progress
         self.epoch_ended = epoch_ended
         self.interrupt = interrupt
+        self.processes = processes
         self.device = assembly.device
         self.loaders = loaders
         self.warnings: list[str] = []
@@ -84,11 +88,16 @@ class StageRun:
             self._start_weights()
             wiring, batch = wire_stage(self.stage, self.assembly, self.loaders, self.device)
             self._warn_of(wiring)
+            self._freeze_unreached(wiring)
+            if self.stage.compile:
+                wiring.objective.compile_models()
             try:
                 result = self._run(wiring.objective, batch, judged_before, memory)
             finally:
+                self.processes.unwrap()
                 wiring.objective.close()
-        result.write(self.folder.result(self.stage.name))
+        if self.processes.main:
+            result.write(self.folder.result(self.stage.name))
         return result
 
     def _run(
@@ -104,15 +113,17 @@ class StageRun:
         self.caches.use("train")
         trainer = self._trainer(objective)
         memory.optimizer = trainer.optimizer
-        # Everything random from here on follows from the seed and the stage, whatever ran before.
-        seed_everything(derive_seed(self.config.seed, "train", stage.name))
+        # Everything random from here on follows from the seed, the stage and the process, whatever ran before.
+        others = [self.processes.rank] if self.processes.rank else []
+        seed_everything(derive_seed(self.config.seed, "train", stage.name, *others))
         epochs = self._epochs(objective, trainer)
-        if not epochs.resume():
+        if not epochs.resume() and self.processes.main:
             self.folder.forget([stage.name])
         count = epochs.run()
         epochs.load_best()
         assembly.trained.update(stage.train)
-        self._save_weights()
+        if self.processes.main:
+            self._save_weights()
         teachers = [name for name in teachers if name not in judged_before and name not in assembly.trained]
         tested, rows = self._test(objective, batch, teachers)
         return StageResult({**summarize(stage, epochs.best, count), "test": tested}, rows, self.warnings)
@@ -131,20 +142,38 @@ class StageRun:
                 f"the first batch's gradient did not reach {count} trainable parameters: {some}{more}"
             )
 
+    def _freeze_unreached(self, wiring: Wiring) -> None:
+        """Freeze what gets no gradient, which the processes would wait for in vain when they average gradients."""
+        if self.processes.count == 1 or self.stage.find_unused or not wiring.unreached:
+            return
+        unreached = set(wiring.unreached)
+        for name, parameter in wiring.objective.named_trainable():
+            if name in unreached:
+                parameter.requires_grad_(False)
+        self.progress.message(
+            "they are frozen in this stage, because several processes train; find_unused: true keeps them trainable"
+        )
+
     def _start_weights(self) -> None:
         self.assembly.begin(self.stage)
         for name, start in self.stage.start.items():
-            load_state(self.assembly.models[name], self.folder.weights(start.stage, start.model), self.stage.place)
+            module = self.assembly.models[name]
+            if self.processes.main:
+                load_state(module, self.folder.weights(start.stage, start.model), self.stage.place)
+            self.processes.align(module)
 
     def _trainer(self, objective: Objective) -> Trainer:
         optimizer, scheduler = make_optimizer(self.config, self.stage, objective, self.loaders.train)
         train = self.loaders.train
-        return Trainer(self.stage, objective, train, optimizer, scheduler, self.device, self.progress, self._warn)
+        return Trainer(
+            self.stage, objective, train, optimizer, scheduler, self.device, self.progress, self._warn, self.processes
+        )
 
     def _epochs(self, objective: Objective, trainer: Trainer) -> Epochs:
         rows = self.loaders.train.rows_per_sample
 
         def evaluate(means: dict[str, float], judges: dict[str, Judge]) -> dict[str, float]:
+            judges = {name: each.merged(self.processes.gather) for name, each in judges.items()}
             metrics = metric_values("train", means, {name: each for name, each in judges.items() if each.seen})
             for split in self.stage.metrics.splits:
                 if split in self.loaders.by_role:
@@ -160,6 +189,7 @@ class StageRun:
             evaluate=evaluate,
             new_judges=lambda: {name: Judge(self.stage.metrics, rows) for name in self.judged},
             interrupt=self.interrupt,
+            processes=self.processes,
             progress=self.progress,
             epoch_ended=self.epoch_ended,
             warnings=self.warnings,
@@ -171,9 +201,12 @@ class StageRun:
         loader = self.loaders.by_role[split]
         by_class = split == "test"
         judges = {name: Judge(self.stage.metrics, loader.rows_per_sample, by_class=by_class) for name in models}
-        check = self.interrupt.check
+        check, processes = self.interrupt.check, self.processes
+        # Each process has kept the batch statistics of its own samples.
+        processes.align(objective.models, objective.adapters, parameters=False)
         with forked_generators(derive_seed(self.config.seed, "evaluate", split)), self.caches.on(split):
-            means = evaluate(objective, loader, judges, self.stage, self.device, self.progress, split, check)
+            means = evaluate(objective, loader, judges, self.stage, self.device, self.progress, split, check, processes)
+        judges = {name: each.merged(processes.gather) for name, each in judges.items()}
         return metric_values(split, means, judges), judges
 
     def _test(
@@ -189,7 +222,9 @@ class StageRun:
         def judged(split: str, models: Sequence[str]) -> tuple[dict[str, float], dict[str, Judge]]:
             return self._evaluate(objective, split, models)
 
-        return test_rows(self.config, self.stage, self.assembly, loader, batch, judged, titles)
+        return test_rows(
+            self.config, self.stage, self.assembly, loader, batch, judged, titles, latency=self.processes.main
+        )
 
     def _save_weights(self) -> None:
         for name in self.stage.train:
@@ -199,11 +234,13 @@ class StageRun:
                 save_tensors(module.state_dict(), self.folder.final(name))
 
 
-def restore_stage(stage: StageConfig, assembly: Assembly, folder: RunFolder) -> None:
+def restore_stage(stage: StageConfig, assembly: Assembly, folder: RunFolder, processes: Processes) -> None:
     """Put the assembly where a completed stage had left it."""
     assembly.begin(stage)
     for name in stage.train:
-        load_state(assembly.module(name), folder.weights(stage.name, name), stage.place)
+        if processes.main:
+            load_state(assembly.module(name), folder.weights(stage.name, name), stage.place)
+        processes.align(assembly.module(name))
     assembly.trained.update(stage.train)
 
 

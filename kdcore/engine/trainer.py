@@ -9,20 +9,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdcore.address import Address
+from kdcore.collective import absent, process_count
 from kdcore.config.config import Config, StageConfig
 from kdcore.engine.data import Loader, Sample
 from kdcore.engine.device import batch_to_device
+from kdcore.engine.evaluation import judge, with_samples
 from kdcore.engine.mean import TOTAL, Mean
 from kdcore.engine.metrics import Judge
-from kdcore.engine.nonfinite import Guard, listed
+from kdcore.engine.nonfinite import Guard
 from kdcore.engine.optimizers import build_optimizer
+from kdcore.engine.part import counted
+from kdcore.engine.processes import Processes
 from kdcore.engine.progress import Progress
 from kdcore.engine.schedulers import Stepper, build_scheduler
 from kdcore.errors import KdcoreError, RunError, WiringError
-from kdcore.pipeline.objective import Objective, Share, autocast
+from kdcore.pipeline.objective import Objective, ObjectiveOutput, Share, autocast
 from kdcore.pipeline.randomness import set_generator_states
 from kdcore.pipeline.term import nonzero
+
+# A batch that stands in for one that this process has not: its weight in the step is 0.
+ABSENT = Share(0.0)
 
 
 class Trainer:
@@ -38,6 +44,7 @@ class Trainer:
         device: torch.device,
         progress: Progress,
         tell: Callable[[str], None] | None = None,
+        processes: Processes | None = None,
     ) -> None:
         self.stage = stage
         self.objective = objective
@@ -51,6 +58,8 @@ class Trainer:
         self.mean = Mean(self.guard.found)
         self.steps_per_epoch = steps_per_epoch(stage, loader)
         self.total_steps = self.steps_per_epoch * (stage.epochs or 1)
+        self.processes = processes or Processes()
+        self._forward = self.processes.wrap(objective, find_unused=stage.find_unused)
         self._autocast = autocast(device, stage.precision)
         self._parameters = [parameter for _, parameter in objective.named_trainable()]
 
@@ -88,7 +97,7 @@ class Trainer:
             self.progress.step_ended(self.mean.latest)
             if after_step is not None:
                 after_step()
-        return self.mean.compute()
+        return self.mean.compute(self.processes.gather)
 
     def learning_rates(self) -> list[float]:
         """Return the learning rate of each parameter group."""
@@ -100,12 +109,11 @@ class Trainer:
         self.guard.check_weights(self.objective.named_trainable(), self.step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that later steps depend on but the Objective and the random generators."""
+        """Return what later steps depend on and all processes have alike, but the Objective."""
         return {
             "step": self.step,
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
-            "mean": self.mean.state_dict(),
             "guard": self.guard.state_dict(),
         }
 
@@ -122,20 +130,23 @@ class Trainer:
             ) from error
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
-        self.mean.load_state_dict(state["mean"], self.device)
         self.guard.load_state_dict(state["guard"])
 
     def _train(self, window: Sequence[Sample], judges: dict[str, Judge]) -> None:
         guard, sound = self.guard, True
         if guard.every_step:
             guard.keep()
+        left = len(window)
         for batch, share in self._shares(window):
-            try:
-                with self._autocast:
-                    out = self.objective(batch_to_device(batch, self.device), share)
-            except KdcoreError as error:
-                raise _with_samples(error, batch, self.loader, self.stage) from error
-            out.total.backward()
+            left -= 1
+            if left:
+                # Gradients are averaged over the processes once, with the last batch.
+                with self.processes.apart(self._forward):
+                    out = self._pass(batch, share)
+            else:
+                out = self._pass(batch, share)
+            if share is ABSENT:
+                continue
             total = out.total.detach() if share is None else out.total.detach() / share.fraction
             values, indices = {TOTAL: total, **out.terms}, batch["index"]
             if guard.every_step and not guard.accepts(values, indices):
@@ -143,11 +154,27 @@ class Trainer:
                 continue
             self.mean.add(values, len(indices), self.objective.counts, (self.step, indices))
             judge(judges, self.objective, self.stage.metrics.target)
-        if guard.every_step and not (sound and guard.accepts_gradients(self._parameters)):
+        if guard.every_step and not guard.agree(sound and guard.accepts_gradients(self._parameters), self.processes):
             guard.reject(self.step)
         else:
             self._move()
         self.optimizer.zero_grad(set_to_none=True)
+
+    def _pass(self, batch: Sample, share: Share | None) -> ObjectiveOutput:
+        """Run a batch forward and backward."""
+        try:
+            with self._autocast:
+                if share is ABSENT:
+                    with absent():
+                        out = self._forward(batch_to_device(batch, self.device))
+                    # A gradient of 0, that the others may average with theirs.
+                    out = ObjectiveOutput(out.total * 0, out.terms)
+                else:
+                    out = self._forward(batch_to_device(batch, self.device), share)
+        except KdcoreError as error:
+            raise with_samples(error, batch, self.loader, self.stage) from error
+        out.total.backward()  # type: ignore[no-untyped-call]
+        return out
 
     def _move(self) -> None:
         if self.stage.clip_grad_norm is not None:
@@ -164,17 +191,25 @@ class Trainer:
             group["lr"] = rate
 
     def _shares(self, window: Sequence[Sample]) -> Iterable[tuple[Sample, Share | None]]:
-        """Say what part of the step each batch is, so that the parts add up to one batch of all of it."""
-        if len(window) == 1:
+        """Say what part of the step each batch is, so that the parts add up to one batch of all of it.
+
+        Gradients of several processes are averaged, so each part is larger by their number.
+        """
+        processes = self.processes.count
+        if len(window) == processes == 1:
             return [(window[0], None)]
-        rows = [len(batch["index"]) for batch in window]
+        sizes = [counted(batch) for batch in window]
+        whole = sum(size for _, size in sizes)
         counts: dict[str, Tensor | float] = {}
-        for batch in window:
+        for batch, (rows, _) in zip(window, sizes, strict=True):
             for name, count in self.objective.count(batch).items():
-                counts[name] = counts.get(name, 0) + count
+                counts[name] = counts.get(name, 0) + (count if rows else 0)
         # Where nothing counts the sums are 0, and so is the mean; counts of weights may be below 1.
-        counts = {name: nonzero(count) for name, count in counts.items()}
-        return [(batch, Share(row / sum(rows), counts)) for batch, row in zip(window, rows, strict=True)]
+        counts = {name: nonzero(count) / processes for name, count in self.processes.sum(counts).items()}
+        return [
+            (batch, Share(processes * rows / whole, counts) if rows else ABSENT)
+            for batch, (rows, _) in zip(window, sizes, strict=True)
+        ]
 
 
 def make_optimizer(
@@ -203,61 +238,19 @@ def steps_per_epoch(stage: StageConfig, loader: Loader) -> int:
     return min(whole, stage.steps_per_epoch or whole)
 
 
-def judge(judges: dict[str, Judge], objective: Objective, target: Address) -> None:
-    """Add the latest pass's observed outputs to the judges of their models."""
-    observed = objective.observed
-    for name, each in judges.items():
-        output = observed.get(Address(name))
-        if output is not None:
-            each.add(output, observed[target])
-
-
-def evaluate(
-    objective: Objective,
-    loader: Loader,
-    judges: dict[str, Judge],
-    stage: StageConfig,
-    device: torch.device,
-    progress: Progress,
-    split: str,
-    check: Callable[[], None],
-) -> dict[str, float]:
-    """Run the Objective over a data set without training; returns the means of total and terms.
-
-    `check` is called after every batch, and may end the evaluation by raising.
-    """
-    objective.eval()
-    mean = Mean()
-    progress.evaluating(split, len(loader))
-    with torch.no_grad():
-        for batch in loader.epoch(0):
-            try:
-                with autocast(device, stage.precision):
-                    out = objective(batch_to_device(batch, device))
-            except KdcoreError as error:
-                raise _with_samples(error, batch, loader, stage) from error
-            mean.add({TOTAL: out.total, **out.terms}, len(batch["index"]), objective.counts)
-            judge(judges, objective, stage.metrics.target)
-            progress.evaluated_batch()
-            check()
-    return mean.compute()
-
-
 def check_accumulation(stage: StageConfig, objective: Objective, batch: Sample) -> None:
     """Raise WiringError for a term over positions that cannot tell its count beforehand."""
     for term in objective.terms:
-        if stage.accumulate > 1 and term.name in objective.counts and term.count(batch) is None:
+        parts = stage.accumulate * process_count()
+        if parts > 1 and term.name in objective.counts and term.count(batch) is None:
+            processes = f" and {process_count()} processes" if process_count() > 1 else ""
             raise WiringError(
                 f"term {term.name!r} returns (sum, count) but cannot tell its count before a forward pass: with "
-                f"accumulate: {stage.accumulate} the mean over all positions cannot be formed",
+                f"accumulate: {stage.accumulate}{processes} the mean over all positions cannot be formed",
                 place=term.config.place,
-                repair="bind its labels or mask to the batch, choose a reduction to a scalar, or write accumulate: 1",
+                repair="bind its labels or mask to the batch, choose a reduction to a scalar, or "
+                + ("run one process" if processes else "write accumulate: 1"),
             )
-
-
-def _with_samples(error: KdcoreError, batch: Sample, loader: Loader, stage: StageConfig) -> KdcoreError:
-    """Return the same error, saying which samples met it: the first batch of the stage did not."""
-    return error.adding(f"on samples {listed(batch['index'])} of data {loader.config.name!r}").at(stage.place)
 
 
 def _windows(batches: Iterator[Sample], size: int) -> Iterator[list[Any]]:

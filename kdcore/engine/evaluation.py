@@ -1,0 +1,73 @@
+"""A pass over a data set without training: the means of its losses, and what its outputs are worth."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+import torch
+
+from kdcore.address import Address
+from kdcore.collective import absent
+from kdcore.config.config import StageConfig
+from kdcore.engine.data import Loader, Sample
+from kdcore.engine.device import batch_to_device
+from kdcore.engine.mean import TOTAL, Mean
+from kdcore.engine.metrics import Judge
+from kdcore.engine.nonfinite import listed
+from kdcore.engine.part import counted
+from kdcore.engine.processes import Processes
+from kdcore.engine.progress import Progress
+from kdcore.errors import KdcoreError
+from kdcore.pipeline.objective import Objective, autocast
+
+
+def evaluate(
+    objective: Objective,
+    loader: Loader,
+    judges: dict[str, Judge],
+    stage: StageConfig,
+    device: torch.device,
+    progress: Progress,
+    split: str,
+    check: Callable[[], None],
+    processes: Processes,
+) -> dict[str, float]:
+    """Run the Objective over a data set without training; returns the means of total and terms.
+
+    `check` is called after every batch, and may end the evaluation by raising.
+    """
+    objective.eval()
+    mean = Mean()
+    progress.evaluating(split, len(loader))
+    with torch.no_grad():
+        for batch in loader.epoch(0):
+            try:
+                rows, _ = counted(batch)
+                with autocast(device, stage.precision), contextlib.nullcontext() if rows else absent():
+                    out = objective(batch_to_device(batch, device))
+            except KdcoreError as error:
+                raise with_samples(error, batch, loader, stage) from error
+            if rows:
+                mean.add(out.terms, rows, objective.counts)
+                judge(judges, objective, stage.metrics.target)
+            progress.evaluated_batch()
+            check()
+        means = mean.compute(processes.gather)
+        # The total of the means, so that it does not depend on how the samples came in batches.
+        total = objective.balance({name: torch.tensor(value, device=device) for name, value in means.items()})
+    return {TOTAL: float(total), **means}
+
+
+def judge(judges: dict[str, Judge], objective: Objective, target: Address) -> None:
+    """Add the latest pass's observed outputs to the judges of their models."""
+    observed = objective.observed
+    for name, each in judges.items():
+        output = observed.get(Address(name))
+        if output is not None:
+            each.add(output, observed[target])
+
+
+def with_samples(error: KdcoreError, batch: Sample, loader: Loader, stage: StageConfig) -> KdcoreError:
+    """Return the same error, saying which samples met it: the first batch of the stage did not."""
+    return error.adding(f"on samples {listed(batch['index'])} of data {loader.config.name!r}").at(stage.place)
