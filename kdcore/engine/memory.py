@@ -33,7 +33,7 @@ class Memory:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is not None and of_memory(error):
-            asked = str(error).split("\n")[0].split(" GPU ")[0].rpartition("DefaultCPUAllocator: ")[2].strip()
+            asked = str(error).split("\n")[0].split(" GPU ")[0].rpartition("DefaultCPUAllocator: ")[2].strip(" .")
             raise RunError(
                 f"out of memory in stage {self.stage.name!r}: {asked}; besides activations, {self._held()}",
                 place=self.stage.place,
@@ -66,4 +66,4 @@ def _bytes(value: Any) -> int:
 
 
 def _shown(size: int) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.1f} MiB"
+    return f"{size / 2**30:.2f} GiB" if size >= 2**28 else f"{size / 2**20:.3g} MiB"

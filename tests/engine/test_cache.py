@@ -92,7 +92,7 @@ class Toy(torch.utils.data.Dataset[dict[str, Tensor]]):
         return {"input": x, "target": self.targets[index]}
 
 
-class Rotated(Toy):
+class Turned(Toy):
     """Four rows per sample."""
 
     def __init__(self) -> None:
@@ -146,7 +146,7 @@ def registry() -> Registry:
     made = Registry.discover()
     made.register("model", "counted", Counted)
     made.register("model", "lengthy", Lengthy)
-    for kind in (Toy, Rotated, Mixed, Ragged, Bucketed, Restless):
+    for kind in (Toy, Turned, Mixed, Ragged, Bucketed, Restless):
         made.register("dataset", kind.__name__.lower(), kind)
     return made
 
@@ -242,7 +242,7 @@ def test_on_a_gpu_it_measures_the_same_too(tmp_path: Path) -> None:
 def test_several_rows_per_sample_and_captured_features(workers: int, tmp_path: Path) -> None:
     feature = "stages.0.losses.hint={type: mse, inputs: {input: proj, target: 'teacher:body.0'}}"
     text = TEXT + "adapters:\n  proj: {{type: linear, inputs: {{x: student:body.0}}, like: teacher:body.0}}\n"
-    common = (feature, "stages.0.train=[student, proj]", "data.train={type: rotated, batch_size: 16}", f"data.train.num_workers={workers}")  # fmt: skip
+    common = (feature, "stages.0.train=[student, proj]", "data.train={type: turned, batch_size: 16}", f"data.train.num_workers={workers}")  # fmt: skip
     plain, cached = (execute(tmp_path, *common, *more, text=text) for more in ((OFF,), ()))
     again = execute(tmp_path, *common, text=text)
     assert metrics(plain) == metrics(cached) == metrics(again)

@@ -191,8 +191,8 @@ def test_memory_that_runs_out_is_accounted_for(tmp_path: Path, step: int) -> Non
         run(config_of(tmp_path, term, plugins=plugins), quiet=True, registry=plugins)
     text = str(caught.value)
     assert "out of memory in stage 'only': can't allocate memory: you tried to allocate 4503599627370496 bytes" in text
-    assert "student holds 0.7 MiB" in text
-    assert ("the optimizer's state holds 1.5 MiB" in text) == (step > 0)
+    assert "student holds 0.7" in text
+    assert ("the optimizer's state holds 1.4" in text) == (step > 0)
     assert "lower batch_size, and raise accumulate as much" in text
     assert "write cache: true for teacher" in text
     assert "precision: bfloat16" in text

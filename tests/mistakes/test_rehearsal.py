@@ -268,13 +268,6 @@ def test_a_mistake_that_one_batch_shows(refusal: Any, name: str) -> None:
         ),
         (
             (
-                "{type: text_transformer, params: {dim: 4, depth: 1, heads: 1,",
-                "§{type: text_transformer, params: {dim: 4, depth: 1, heads: 3,",
-            ),
-            ["could not be built for 'student' .*dim must be a multiple of heads"],
-        ),
-        (
-            (
                 "kd: {type: kd, wrapper: masked, inputs: {mask: batch:mask}}",
                 "kd: §{type: kd, wrapper: masked, inputs: {mask: batch:maks}}",
             ),

@@ -26,7 +26,7 @@ def stage(line: str) -> Edit:
 
 CASES: dict[str, tuple[list[Edit], list[str]]] = {
     # names of methods, keys and params
-    "unknown loss": ([("type: kd,", "type: §kdd,")], [r"unknown loss 'kdd'\n    did you mean 'kd'\?"]),
+    "unknown loss": ([("type: kd,", "type: §kdd,")], [r"unknown loss 'kdd'\n    did you mean 'kd'"]),
     "loss that no plugin has": (
         [("type: kd,", "type: §no_such_method,")],
         ["unknown loss 'no_such_method'", "known loss names: ", "pip install kd-plugin-no-such-method"],
@@ -69,7 +69,7 @@ CASES: dict[str, tuple[list[Edit], list[str]]] = {
     "unknown key at the top": ([("seed: 0\n", "§sead: 0\n")], [r"unknown key 'sead'\n    did you mean 'seed'\?"]),
     "a key of another tool": (
         [(STUDENT, STUDENT.replace("}}", "}, §frozen_modules: [block1]}"))],
-        ["unknown key 'frozen_modules'", "keys: clone_captures, inputs, output"],
+        ["unknown key 'frozen_modules'", "keys: cache, clone_captures, inputs, output"],
     ),
     "unknown param, which must not be ignored": (
         [(KD, "at: {type: at, inputs: {student: student:block2, teacher: teacher:block2}, params: {§modee: paper}}")],
