@@ -117,6 +117,8 @@ class Component:
         shift: for wrappers: by how many positions labels are compared later than outputs; metrics follow it.
         check: what a JSON Schema cannot say; torch-free.
         stages: a word on how many stages the method needs, for the methods page.
+        examples: `"package.module:NAME"`, a list of `kdcore.testing.Example` (or a dict of such lists by component)
+            on which `kd plugins check` and the plugin's tests run their checks; imported by them alone.
     """
 
     name: str
@@ -129,6 +131,7 @@ class Component:
     shift: int = 0
     check: Check | None = None
     stages: str = "one"
+    examples: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name.replace("_", "a").replace("-", "a").isalnum() or not self.name[0].isalpha():

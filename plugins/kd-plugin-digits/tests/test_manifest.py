@@ -1,4 +1,3 @@
-import inspect
 import subprocess
 import sys
 
@@ -7,19 +6,6 @@ import pytest
 
 from kdcore.component import Kind
 from kdcore.plugins import registry
-
-COMPONENTS = [(Kind.DATASET, "digits"), (Kind.MODEL, "digits_cnn"), (Kind.MODEL, "digits_mlp")]
-
-
-@pytest.mark.parametrize(("kind", "name"), COMPONENTS)
-def test_schema_defaults_are_the_constructors(kind, name):
-    registered = registry().find(kind, name)
-    parameters = inspect.signature(registered.factory()).parameters
-    described = {key: part["default"] for key, part in registered.schema["properties"].items()}
-    assert described == {key: parameter.default for key, parameter in parameters.items()}
-    assert all(part["description"] for part in registered.schema["properties"].values())
-    assert jsonschema_rs.is_valid(registered.schema, described)
-    assert not jsonschema_rs.is_valid(registered.schema, {"no_such_param": 1})
 
 
 @pytest.mark.parametrize(

@@ -317,7 +317,9 @@ def test_data_of_another_tokenizer_is_refused_without_torch(tmp_path, saved):
         kdcore.load_config(write(tmp_path, data))
     (told,) = [str(each) for each in caught.value.problems if "makes ids of" in str(each)]
     assert "models.teacher.params.path" in told
-    assert "data 'train' makes ids of the tokenizer {type: bytes}, but the model reads those of the tokenizer in" in told
+    assert (
+        "data 'train' makes ids of the tokenizer {type: bytes}, but the model reads those of the tokenizer in" in told
+    )
     assert "are only in" in told
     data["data"]["train"]["params"]["tokenizer"] = str(saved)
     kdcore.load_config(write(tmp_path, data), external_models=())

@@ -13,6 +13,7 @@ def losses() -> list[Component]:
             factory="kd_plugin_at.loss:ATLoss",
             schema="schema.json",
             summary="distance between the spatial attention maps of two feature maps",
+            examples="kd_plugin_at.examples:EXAMPLES",
             paper=Paper(
                 "Paying More Attention to Attention: Improving the Performance of Convolutional Neural Networks "
                 "via Attention Transfer",

@@ -14,6 +14,7 @@ def balancers() -> list[Component]:
             factory="kd_plugin_balancers.weighted_sum:WeightedSumBalancer",
             schema="schema.json#/$defs/weighted_sum",
             summary="the sum of the terms, each times its weight",
+            examples="kd_plugin_balancers.examples:EXAMPLES",
             check=check_weighted_sum,
         ),
         Component(
@@ -21,6 +22,7 @@ def balancers() -> list[Component]:
             factory="kd_plugin_balancers.static:StaticBalancer",
             schema="schema.json#/$defs/static",
             summary="fixed shares for the distillation terms; the task term gets the rest",
+            examples="kd_plugin_balancers.examples:EXAMPLES",
             check=check_static,
         ),
         Component(
@@ -28,6 +30,7 @@ def balancers() -> list[Component]:
             factory="kd_plugin_balancers.uncertainty:UncertaintyBalancer",
             schema="schema.json#/$defs/uncertainty",
             summary="learns one variance per term and divides the term by it",
+            examples="kd_plugin_balancers.examples:EXAMPLES",
             paper=Paper(
                 "Multi-Task Learning Using Uncertainty to Weigh Losses for Scene Geometry and Semantics",
                 2018,
@@ -40,6 +43,7 @@ def balancers() -> list[Component]:
             factory="kd_plugin_balancers.dwa:DWABalancer",
             schema="schema.json#/$defs/dwa",
             summary="gives more weight to terms that fell least over the last two epochs",
+            examples="kd_plugin_balancers.examples:EXAMPLES",
             paper=Paper("End-to-End Multi-Task Learning with Attention", 2019, "https://arxiv.org/abs/1803.10704"),
         ),
         Component(
@@ -47,6 +51,7 @@ def balancers() -> list[Component]:
             factory="kd_plugin_balancers.schedule:ScheduleBalancer",
             schema="schema.json#/$defs/schedule",
             summary="weights that change with the progress of the stage",
+            examples="kd_plugin_balancers.examples:EXAMPLES",
             check=check_schedule,
         ),
     ]

@@ -13,6 +13,7 @@ def datasets() -> list[Component]:
             factory="kd_plugin_digits.dataset:Digits",
             schema="schemas/digits.json",
             summary="1,797 handwritten digits of 8 x 8 pixels",
+            examples="kd_plugin_digits.examples:EXAMPLES",
             paper=Paper(
                 "Optical Recognition of Handwritten Digits (UCI Machine Learning Repository)",
                 1998,
@@ -31,11 +32,13 @@ def models() -> list[Component]:
             factory="kd_plugin_digits.networks:DigitsCNN",
             schema="schemas/digits_cnn.json",
             summary="a small convolutional network for images of 8 x 8",
+            examples="kd_plugin_digits.examples:EXAMPLES",
         ),
         Component(
             name="digits_mlp",
             factory="kd_plugin_digits.networks:DigitsMLP",
             schema="schemas/digits_mlp.json",
             summary="a small network of linear layers for images of 8 x 8",
+            examples="kd_plugin_digits.examples:EXAMPLES",
         ),
     ]

@@ -13,6 +13,7 @@ def losses() -> list[Component]:
             factory="kd_plugin_kd.loss:KDLoss",
             schema="schema.json",
             summary="divergence between the softened class distributions of teacher and student",
+            examples="kd_plugin_kd.examples:EXAMPLES",
             paper=Paper("Distilling the Knowledge in a Neural Network", 2015, "https://arxiv.org/abs/1503.02531"),
             inputs=(
                 Input("student", role=Role.POSITIONS, default="student", help="logits (B, ..., C)"),

@@ -14,12 +14,14 @@ def output_extractors() -> list[Component]:
             factory="kd_plugin_outputs.auto:AutoExtractor",
             schema="schema.json#/$defs/auto",
             summary="the tensor itself, .logits, a dict's logits or out, or the first tensor of a tuple",
+            examples="kd_plugin_outputs.examples:EXAMPLES",
         ),
         Component(
             name="item",
             factory="kd_plugin_outputs.item:ItemExtractor",
             schema="schema.json#/$defs/item",
             summary="one entry of the output, by its key, attribute or index",
+            examples="kd_plugin_outputs.examples:EXAMPLES",
             check=check_item,
         ),
         Component(
@@ -27,5 +29,6 @@ def output_extractors() -> list[Component]:
             factory="kd_plugin_outputs.model_losses:ModelLossesExtractor",
             schema="schema.json#/$defs/model_losses",
             summary="the losses that the model itself returns: a dict of scalars, or .loss",
+            examples="kd_plugin_outputs.examples:EXAMPLES",
         ),
     ]

@@ -1,5 +1,6 @@
 """Text as bytes, and a small transformer language model."""
 
+from kd_plugin_text.checks import check_transformer
 from kdcore.component import Component
 from kdcore.hookspecs import hookimpl
 
@@ -13,6 +14,7 @@ def datasets() -> list[Component]:
             factory="kd_plugin_text.dataset:TextBytes",
             schema="schemas/text_bytes.json",
             summary="blocks of bytes from text files and the bytes that follow",
+            examples="kd_plugin_text.examples:EXAMPLES",
         )
     ]
 
@@ -26,5 +28,7 @@ def models() -> list[Component]:
             factory="kd_plugin_text.model:TextTransformer",
             schema="schemas/text_transformer.json",
             summary="a small decoder-only transformer language model",
+            check=check_transformer,
+            examples="kd_plugin_text.examples:EXAMPLES",
         )
     ]

@@ -12,6 +12,7 @@ def _loss(name: str, factory: str, summary: str, *inputs: Input) -> Component:
         factory=f"kd_plugin_torch.{factory}",
         schema=f"schema.json#/$defs/{name}",
         summary=summary,
+        examples="kd_plugin_torch.examples:EXAMPLES",
         inputs=inputs,
     )
 

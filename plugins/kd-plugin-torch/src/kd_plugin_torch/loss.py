@@ -93,10 +93,32 @@ SoftMarginLoss = adapt(nn.SoftMarginLoss, "input", "target")
 HingeEmbeddingLoss = adapt(nn.HingeEmbeddingLoss, "input", "target")
 MultiLabelSoftMarginLoss = adapt(nn.MultiLabelSoftMarginLoss, "input", "target")
 MultiMarginLoss = adapt(nn.MultiMarginLoss, "input")
-MultiLabelMarginLoss = adapt(nn.MultiLabelMarginLoss, "input")
 MarginRankingLoss = adapt(nn.MarginRankingLoss, "input1", "input2", "target")
 TripletMarginLoss = adapt(nn.TripletMarginLoss, "anchor", "positive", "negative")
 CTCLoss = adapt(nn.CTCLoss, "log_probs")
+
+
+class MultiLabelMarginLoss(adapt(nn.MultiLabelMarginLoss, "input")):  # type: ignore[misc]
+    """`torch.nn.MultiLabelMarginLoss`, also where it is compiled."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """Compare `input` (N, C) or (C,) with the classes of `target`, of its shape; the first -1 of a row ends it."""
+        # What torch compiles this loss to reads on where a row has ended, and gives another value.
+        if torch.compiler.is_compiling() and input.shape == target.shape and input.numel():
+            return _multi_label_margin(
+                input.to(torch.promote_types(input.dtype, torch.float32)), target, self.reduction
+            )
+        return super().forward(input, target)  # type: ignore[no-any-return]
+
+
+def _multi_label_margin(input: Tensor, target: Tensor, reduction: str) -> Tensor:
+    named = (target >= 0).cumprod(-1).bool()
+    index = target.where(named, 0)
+    is_target = torch.zeros_like(target).scatter_add(-1, index, named.long()) > 0
+    hinges = (1 - input.gather(-1, index).unsqueeze(-1) + input.unsqueeze(-2)).clamp(min=0)
+    counts = named.unsqueeze(-1) & ~is_target.unsqueeze(-2)
+    rows = hinges.masked_fill(~counts, 0).sum((-1, -2)) / input.shape[-1]
+    return rows.mean() if reduction == "mean" else rows.sum()
 
 
 class CosineEmbeddingLoss(nn.Module):

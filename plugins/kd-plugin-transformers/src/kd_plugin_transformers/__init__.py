@@ -14,6 +14,7 @@ def models() -> list[Component]:
             factory="kd_plugin_transformers.model:hf_model",
             schema="schemas/hf_model.json",
             summary="a model of Hugging Face transformers, by its config or from a local folder",
+            examples="kd_plugin_transformers.examples:EXAMPLES",
             check=check_model,
         )
     ]
@@ -28,6 +29,7 @@ def datasets() -> list[Component]:
             factory="kd_plugin_transformers.text:HFText",
             schema="schemas/hf_text.json",
             summary="blocks of tokens from local text files, for language models",
+            examples="kd_plugin_transformers.examples:EXAMPLES",
             check=check_tokenizer,
         ),
         Component(
@@ -35,6 +37,7 @@ def datasets() -> list[Component]:
             factory="kd_plugin_transformers.classification:HFTextClassification",
             schema="schemas/hf_text_classification.json",
             summary="tokenised texts and their classes from a local CSV, TSV or JSON Lines file",
+            examples="kd_plugin_transformers.examples:EXAMPLES",
             check=check_tokenizer,
         ),
     ]

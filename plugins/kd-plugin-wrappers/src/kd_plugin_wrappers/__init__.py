@@ -14,12 +14,14 @@ def wrappers() -> list[Component]:
             factory="kd_plugin_wrappers.simple:SimpleWrapper",
             schema="schema.json#/$defs/simple",
             summary="calls the loss with its inputs as they are bound",
+            examples="kd_plugin_wrappers.examples:EXAMPLES",
         ),
         Component(
             name="dict",
             factory="kd_plugin_wrappers.keyed:DictWrapper",
             schema="schema.json#/$defs/dict",
             summary="one loss per key of inputs that are dicts; their weighted sum",
+            examples="kd_plugin_wrappers.examples:EXAMPLES",
             check=check_dict,
         ),
         Component(
@@ -27,6 +29,7 @@ def wrappers() -> list[Component]:
             factory="kd_plugin_wrappers.pairs:PairsWrapper",
             schema="schema.json#/$defs/pairs",
             summary="one loss per pair of inputs that are lists; their weighted sum or mean",
+            examples="kd_plugin_wrappers.examples:EXAMPLES",
             takes_lists=True,
             check=check_pairs,
         ),
@@ -35,6 +38,7 @@ def wrappers() -> list[Component]:
             factory="kd_plugin_wrappers.masked:MaskedWrapper",
             schema="schema.json#/$defs/masked",
             summary="drops positions by a mask or an ignored label before the loss",
+            examples="kd_plugin_wrappers.examples:EXAMPLES",
             inputs=(
                 Input(
                     "mask",
@@ -50,6 +54,7 @@ def wrappers() -> list[Component]:
             factory="kd_plugin_wrappers.causal:CausalWrapper",
             schema="schema.json#/$defs/causal",
             summary="shifts positions against labels by one, for models that predict the next token",
+            examples="kd_plugin_wrappers.examples:EXAMPLES",
             shift=1,
             check=check_causal,
         ),

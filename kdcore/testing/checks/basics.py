@@ -1,0 +1,186 @@
+"""What every other check relies on: the component can be built and called, twice with the same result."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcore.component import Kind, Role
+from kdcore.testing.check import ALL, CALLED, LOSSES, MODULES, SCALARS, check
+from kdcore.testing.nested import floating, mapped, tensors
+from kdcore.testing.result import Finding, NotApplicable
+from kdcore.testing.steps import step, trainable
+from kdcore.testing.subject import Subject, all_finite, shown
+
+BASICS = ("builds", "finite", "inputs_unchanged", "instances_apart", "deterministic")
+
+
+@check(ALL, "it can be built with the example's params and set up", after=("schema_strict",))
+def builds(subject: Subject) -> None:
+    """Build and set up the component, and see that it is what its kind says."""
+    built = subject.build()
+    if subject.kind.value in {kind.value for kind in MODULES} and not isinstance(built, nn.Module):
+        raise Finding(f"its factory returned a {type(built).__name__}, not an nn.Module")
+
+
+@check(CALLED, "called with the example it returns what its kind must, all of it finite", after=("builds",))
+def finite(subject: Subject) -> None:
+    """Call it, in training mode, as the core does."""
+    built = subject.build()
+    result = subject.call(built, subject.inputs())
+    if subject.kind in SCALARS:
+        _check_scalar(subject, built, result)
+    elif subject.kind is not Kind.OUTPUT_EXTRACTOR and not floating(result):
+        raise Finding(f"called with the example's inputs it returned {shown(result)}: no tensor")
+    if not all_finite(result):
+        raise Finding(f"called with the example's inputs, which are finite, it returned {shown(result)}: not finite")
+
+
+def _check_scalar(subject: Subject, built: nn.Module, result: Any) -> None:
+    if isinstance(result, tuple) and len(result) == 2 and subject.kind in LOSSES:
+        total, count = result
+        if not _number(total) or not _number(count):
+            raise Finding(f"called with the example's inputs it returned {shown(result)}; (sum, count) are two scalars")
+        _check_count(subject, built, count)
+        return
+    if not isinstance(result, Tensor) or result.numel() != 1 or not result.is_floating_point():
+        raise Finding(
+            f"called with the example's inputs it returned {shown(result)}; it must return a scalar, "
+            "for example by .mean() over the batch" + (", or (sum, count)" if subject.kind in LOSSES else "")
+        )
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.dim() == 0)
+
+
+def _check_count(subject: Subject, built: nn.Module, count: Any) -> None:
+    if not hasattr(built, "count"):
+        return
+    labels = {name: value for name, value in subject.inputs().items() if subject.roles.get(name) is Role.LABELS}
+    told = built.count(**labels)  # type: ignore[operator]
+    if told is not None and float(told) != float(count):
+        raise Finding(f"count(...) told {shown(told)} before the forward pass, which then returned {shown(count)}")
+
+
+@check(CALLED, "it changes none of its inputs", after=("finite",))
+def inputs_unchanged(subject: Subject) -> None:
+    """Call it with tensors and compare them with their copies."""
+    built, given = subject.build(), subject.inputs()
+    before = mapped(lambda each: each.detach().clone(), given)
+    subject.call(built, given)
+    for name, value in given.items():
+        for old, new in zip(tensors(before[name]), tensors(value), strict=True):
+            if not torch.equal(old.nan_to_num(), new.nan_to_num()):
+                raise Finding(
+                    f"input {name} was changed in place: other terms read the same tensor. Use operations without a "
+                    "trailing underscore, or clone first"
+                )
+
+
+@check(MODULES, "two instances share no state", after=("finite",))
+def instances_apart(subject: Subject) -> None:
+    """Train one of two instances and see what that did to the other, its class and its module."""
+    one, other = subject.build(), subject.build()
+    _check_storage(one, other)
+    step(subject, one, 0)  # what is filled once, at the first use, may be shared
+    before = _surroundings(one), _belongings(one, other)
+    for number in (1, 2):
+        step(subject, one, number)
+    after = _surroundings(one), _belongings(one, other)
+    for old, new in zip(before, after, strict=True):
+        for where in old.keys() & new.keys():
+            if old[where] != new[where]:
+                raise Finding(f"training one instance changed {where}, which all instances share; keep it in a buffer")
+
+
+def _check_storage(one: nn.Module, other: nn.Module) -> None:
+    places = {each.data_ptr() for each in one.state_dict().values() if isinstance(each, Tensor) and each.numel()}
+    for name, value in other.state_dict().items():
+        if isinstance(value, Tensor) and value.numel() and value.data_ptr() in places:
+            raise Finding(f"two instances hold the same tensor {name}: make it in the constructor or in setup")
+
+
+def _surroundings(built: nn.Module) -> dict[str, bytes]:
+    """Return the data of the classes and modules of everything in `built`, torch's own left out."""
+    import sys
+
+    found = {}
+    for kind in {base for module in built.modules() for base in type(module).__mro__}:
+        if kind.__module__.split(".")[0] in ("torch", "builtins", "typing", "abc"):
+            continue
+        found.update(_data(vars(kind), f"{kind.__qualname__}."))
+        home = sys.modules.get(kind.__module__)
+        if home is not None:
+            found.update(_data(vars(home), f"{kind.__module__}."))
+    return found
+
+
+def _belongings(one: nn.Module, other: nn.Module) -> dict[str, bytes]:
+    """Return the mutable data that both instances refer to."""
+    found = {}
+    for (name, first), second in zip(one.named_modules(), other.modules(), strict=False):
+        theirs = {id(value) for value in vars(second).values()}
+        mine = {key: value for key, value in vars(first).items() if id(value) in theirs}
+        found.update(_data(mine, f"{name}." if name else ""))
+    return found
+
+
+def _data(names: Mapping[str, Any], prefix: str) -> dict[str, bytes]:
+    found = {}
+    for name, value in names.items():
+        if (
+            name.startswith("__")
+            or callable(value)
+            or isinstance(value, (ModuleType, property, staticmethod, classmethod))
+        ):
+            continue
+        try:
+            found[prefix + name] = pickle.dumps(value)
+        except Exception:  # noqa: S112 - what cannot be pickled cannot be compared; nothing is lost but this look at it
+            continue
+    return found
+
+
+@check(CALLED, "under one seed it returns the same, bit for bit", after=("inputs_unchanged", "instances_apart"))
+def deterministic(subject: Subject) -> None:
+    """Call two fresh instances under the same seed."""
+    if subject.kind is Kind.OUTPUT_EXTRACTOR:
+        raise NotApplicable("an output extractor only reads")
+    values = []
+    for _ in range(2):
+        built, inputs = subject.build(), subject.inputs()
+        wanted = [*subject.learning(inputs, subject.learns), *trainable(built)]
+        value = subject.value(built, inputs)
+        gradients = torch.autograd.grad(value, wanted, allow_unused=True) if wanted and value.requires_grad else ()
+        values.append([value.detach(), *(each for each in gradients if each is not None)])
+    if not all(torch.equal(one.nan_to_num(), two.nan_to_num()) for one, two in zip(*values, strict=True)):
+        raise Finding(
+            f"two fresh instances under the same seeds returned {shown(values[0][0])} and "
+            f"{shown(values[1][0])} (or other gradients): draw from torch's global generator, Python's or numpy's, "
+            "which the run seeds"
+        )
+
+
+@check(MODULES, "no parameter appears after setup, and each has a dimension", after=("finite",))
+def parameters_early(subject: Subject) -> None:
+    """Compare the state's names before and after a step."""
+    built = subject.build()
+    before = set(built.state_dict())
+    step(subject, built, 0)
+    appeared = set(built.state_dict()) - before
+    if appeared:
+        raise Finding(
+            f"these appeared in the first forward pass: {', '.join(sorted(appeared))}. An optimizer made before never "
+            "trains them; make them in the constructor or in setup(facts), and do not keep a module that you were given"
+        )
+    flat = [name for name, each in built.named_parameters() if each.dim() == 0]
+    if flat and subject.kind is not Kind.MODEL:
+        raise Finding(
+            f"parameters without a dimension, which cannot be sharded: {', '.join(flat)}. Give them shape (1,)"
+        )

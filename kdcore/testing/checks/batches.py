@@ -1,0 +1,102 @@
+"""What the samples of a batch have to do with each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdcore.component import Kind
+from kdcore.testing.check import LOSSES, MODULES, check
+from kdcore.testing.checks.basics import BASICS
+from kdcore.testing.nested import floating, mapped, tensors
+from kdcore.testing.result import Finding, NotApplicable
+from kdcore.testing.subject import BATCH, Subject, mean_of, shown
+
+RELATIVE, ABSOLUTE = 1e-7, 1e-9
+
+
+@check(MODULES - {Kind.BALANCER}, "the order of the samples does not matter", optional=True, after=BASICS)
+def batch_order(subject: Subject) -> None:
+    """Permute the samples of all inputs alike, in float64."""
+    order = torch.tensor([2, 0, 3, 1])
+    inputs = subject.inputs(dtype=torch.float64)
+    permuted = _selected(subject, inputs, order)
+    if not any(each.shape[:1] == (BATCH,) for each in tensors(inputs)) and not subject.given.batch_dims:
+        raise NotApplicable("none of its inputs has samples")
+    one = subject.call(subject.build(torch.float64), inputs)
+    other = subject.call(subject.build(torch.float64), permuted)
+    if subject.kind in LOSSES:
+        _compare(mean_of(one), mean_of(other), "the samples permuted alike in all inputs")
+        return
+    for first, second in zip(floating(one), floating(other), strict=True):
+        if first.shape[:1] == (BATCH,) and not torch.allclose(first[order], second, rtol=RELATIVE, atol=ABSOLUTE):
+            raise Finding(
+                "with the samples permuted the output is not that of before, permuted: rows depend on their place"
+            )
+
+
+@check(LOSSES, "two halves of a batch, accumulated, give what the whole gives", optional=True, after=BASICS)
+def halves(subject: Subject) -> None:
+    """Compare the whole's value with that of the halves, weighted by counts or else alike, in float64."""
+    inputs = subject.inputs(dtype=torch.float64)
+    half = BATCH // 2
+    parts = [_selected(subject, inputs, torch.arange(start, start + half)) for start in (0, half)]
+    whole = subject.call(subject.build(torch.float64), inputs)
+    results = [subject.call(subject.build(torch.float64), part) for part in parts]
+    if isinstance(whole, tuple):
+        joined = sum(each[0] for each in results) / (sum(each[1] for each in results) or 1)
+    else:
+        joined = sum(mean_of(each) for each in results) / len(results)
+    if not torch.allclose(torch.as_tensor(joined), mean_of(whole), rtol=RELATIVE, atol=ABSOLUTE):
+        raise Finding(
+            f"the whole batch of {BATCH} gives {shown(mean_of(whole))}, its halves together "
+            f"{shown(joined)}: with accumulate or several processes training would differ. Average over samples, or "
+            "return (sum, count); a loss that "
+            'compares samples with each other skips "halves" and says so'
+        )
+
+
+@check(LOSSES, "tensors that do not fit together are refused, not broadcast", optional=True, after=BASICS)
+def broadcast_refused(subject: Subject) -> None:
+    """Give the other inputs one row where the student's has several."""
+    others = [*subject.fixed, *(name for name in subject.inputs() if name in ("target", "input2"))]
+    tried = False
+    for name in dict.fromkeys(others):
+        inputs = subject.inputs()
+        if not isinstance(inputs[name], Tensor) or name in subject.learns or subject.batch_dim(name) is None:
+            continue
+        tried = True
+        dim = subject.batch_dim(name) or 0
+        inputs[name] = inputs[name].narrow(dim, 0, 1)
+        try:
+            result = subject.call(subject.build(), inputs)
+        except Exception:  # noqa: S112 - any refusal will do; the core adds the term and the shapes
+            continue
+        raise Finding(
+            f"input {name} had 1 row and the others {BATCH}, and it returned {shown(mean_of(result))}: "
+            "broadcasting hides a wrong address. kdcore.shapes.check_same_shape and check_same_batch raise with "
+            "names and shapes"
+        )
+    if not tried:
+        raise NotApplicable("there are no two tensors to compare")
+
+
+def _selected(subject: Subject, inputs: Mapping[str, Any], index: Tensor) -> dict[str, Any]:
+    """Return the inputs with the samples of `index` only."""
+
+    def pick(name: str) -> Any:
+        dim = subject.batch_dim(name)
+        return lambda each: each if dim is None or each.dim() <= dim else each.detach().index_select(dim, index)
+
+    return {name: mapped(pick(name), value) for name, value in inputs.items()}
+
+
+def _compare(one: Tensor, other: Tensor, how: str) -> None:
+    if not torch.allclose(one, other, rtol=RELATIVE, atol=ABSOLUTE):
+        raise Finding(
+            f"it returns {shown(one)}, and with {how} {shown(other)}: the order of a batch is chance. If "
+            'it is meant to count, skip "batch_order" and say why'
+        )

@@ -1,0 +1,99 @@
+"""What a component remembers: saved and resumed, copied, left alone in evaluation."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdcore.component import Kind
+from kdcore.testing.check import ALL, MODULES, check
+from kdcore.testing.checks.basics import BASICS
+from kdcore.testing.nested import tensors
+from kdcore.testing.pickled import pickled
+from kdcore.testing.result import Finding
+from kdcore.testing.steps import PER_EPOCH, step
+from kdcore.testing.subject import Subject, shown
+
+BEFORE = 2 * PER_EPOCH + 1
+
+
+@check(
+    MODULES, "saved and loaded into a fresh instance it goes on to the same bits", after=(*BASICS, "parameters_early")
+)
+def state_continues(subject: Subject) -> None:
+    """Train some steps, save, load, and compare the next steps."""
+    original = subject.build()
+    for number in range(BEFORE):
+        step(subject, original, number)
+    file = io.BytesIO()
+    torch.save(original.state_dict(), file)
+    file.seek(0)
+    resumed = subject.build()
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    for number in range(BEFORE, BEFORE + PER_EPOCH + 1):
+        expected, found = step(subject, original, number), step(subject, resumed, number)
+        if not torch.equal(expected.nan_to_num(), found.nan_to_num()):
+            raise Finding(
+                f"after {BEFORE} steps, saved and loaded into a fresh instance, step {number + 1} gave "
+                f"{shown(found)} instead of {shown(expected)}: what it remembers is not in its state_dict. Keep it in "
+                "buffers"
+            )
+
+
+@check(
+    ALL - {Kind.MODEL},
+    "it can be copied and pickled, and a copy shares nothing",
+    after=("builds", "finite", "deterministic"),
+)
+def copies(subject: Subject) -> None:
+    """Compare the copy's next step with the original's."""
+    for how, duplicate in (("copy.deepcopy", copy.deepcopy), ("pickle", pickled)):
+        original = subject.build()
+        try:
+            twin = duplicate(original)
+        except Exception as error:  # copying may fail in any way; the cause is chained and named
+            raise Finding(
+                f"{how} failed: {type(error).__name__}: {error}. Keep no lambdas, generators, open files "
+                "or local classes as attributes: a model's copy and worker processes need it"
+            ) from error
+        if isinstance(original, nn.Module) and subject.given.inputs is not None:
+            _compare(subject, original, twin, how)
+
+
+def _compare(subject: Subject, original: nn.Module, twin: nn.Module, how: str) -> None:
+    shared = {each.data_ptr() for each in original.state_dict().values() if isinstance(each, Tensor) and each.numel()}
+    for name, value in twin.state_dict().items():
+        if isinstance(value, Tensor) and value.numel() and value.data_ptr() in shared:
+            raise Finding(f"after {how} both hold the same tensor {name}: training the copy would change the original")
+    expected, found = step(subject, original, 0), step(subject, twin, 0)
+    if not torch.equal(expected.nan_to_num(), found.nan_to_num()):
+        raise Finding(f"after {how} the copy gives {shown(found)}, the original {shown(expected)}")
+
+
+@check(MODULES, "evaluation changes nothing", after=BASICS)
+def evaluation_pure(subject: Subject) -> None:
+    """Train a step, call it twice in eval mode without gradient, and compare values and state."""
+    built = subject.build()
+    step(subject, built, 0)
+    built.eval()
+    before = {name: copy.deepcopy(each) for name, each in built.state_dict().items()}
+    with torch.no_grad():
+        inputs = [subject.inputs(), subject.inputs()]
+        values = [subject.value(built, each) for each in inputs]
+    for name, value in built.state_dict().items():
+        if not _same(before[name], value):
+            raise Finding(
+                f"called in eval mode without gradient it changed {name}: validation would move training. "
+                "Update state only if self.training and torch.is_grad_enabled()"
+            )
+    if not torch.equal(values[0].nan_to_num(), values[1].nan_to_num()):
+        raise Finding(f"called twice in eval mode it returned {shown(values[0])}, then {shown(values[1])}")
+
+
+def _same(one: Any, other: Any) -> bool:
+    pairs = list(zip(tensors(one), tensors(other), strict=True))
+    return all(torch.equal(first.nan_to_num(), second.nan_to_num()) for first, second in pairs) if pairs else True

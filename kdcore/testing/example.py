@@ -1,0 +1,50 @@
+"""One way to use a component: its params, the inputs it is called with, and what it may leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from kdcore.contracts import Facts, LossFactory
+
+Inputs = Callable[[torch.Generator, int], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One way to use a component, on which the checks run.
+
+    Arguments:
+        inputs: `inputs(generator, batch)` makes small inputs by name, drawn from `generator`, `batch` samples each.
+            Models are called with them by keyword, balancers with the dict itself, output extractors with
+            `output` and `batch`. Data sets take none.
+        name: tells several examples of one component apart.
+        params: as a config writes them.
+        facts: what `setup(facts)` learns besides the shapes of the inputs: `like`, `num_samples`, `num_classes`,
+            `targets`.
+        learns: the inputs that a gradient must reach. Unless said: those whose default address is the student, else
+            those named after it, else the first with a floating-point dtype.
+        fixed: the inputs that no gradient may reach. Unless said: those whose default address is the teacher, or
+            named after it.
+        equal: like `inputs`, but with a student that agrees with its teacher; where giving the one's tensors to the
+            other would not mean that, as with logarithms against probabilities.
+        batch_dims: the dimension of the samples for inputs where it is not 0; None where there is none.
+        wraps: for wrappers: makes the loss within. Unless said, the mean squared difference of `student` and `teacher`.
+        terms: for balancers: the terms' weights by name.
+        skip: by name of an optional check the reason why it does not hold here.
+    """
+
+    inputs: Inputs | None = None
+    name: str = "default"
+    params: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=Facts)
+    learns: tuple[str, ...] | None = None
+    fixed: tuple[str, ...] | None = None
+    equal: Inputs | None = None
+    batch_dims: Mapping[str, int | None] = field(default_factory=dict)
+    wraps: LossFactory | None = None
+    terms: Mapping[str, float] = field(default_factory=lambda: {"ce": 1.0, "kd": 1.0})
+    skip: Mapping[str, str] = field(default_factory=dict)

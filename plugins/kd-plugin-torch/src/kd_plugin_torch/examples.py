@@ -1,0 +1,139 @@
+"""Examples on which the conformance checks run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from kdcore.testing import Example
+
+CLASSES = 5
+SIZE = 3
+
+Draw = Callable[[Generator, int], Tensor]
+
+
+def _normal(generator: Generator, batch: int) -> Tensor:
+    return torch.randn(batch, CLASSES, generator=generator)
+
+
+def _positive(generator: Generator, batch: int) -> Tensor:
+    return torch.rand(batch, CLASSES, generator=generator) + 0.5
+
+
+def _probabilities(generator: Generator, batch: int) -> Tensor:
+    return torch.rand(batch, CLASSES, generator=generator)
+
+
+def _distributions(generator: Generator, batch: int) -> Tensor:
+    return _normal(generator, batch).softmax(-1)
+
+
+def _log_distributions(generator: Generator, batch: int) -> Tensor:
+    return _normal(generator, batch).log_softmax(-1)
+
+
+def _same_distributions(generator: Generator, batch: int) -> dict[str, Tensor]:
+    target = _distributions(generator, batch)
+    return {"input": target.log(), "target": target}
+
+
+def _classes(generator: Generator, batch: int) -> Tensor:
+    return torch.randint(CLASSES, (batch,), generator=generator)
+
+
+def _signs(generator: Generator, batch: int) -> Tensor:
+    return 2.0 * torch.randint(2, (batch, CLASSES), generator=generator) - 1
+
+
+def _sign_of_rows(generator: Generator, batch: int) -> Tensor:
+    return torch.ones(batch) - 2 * (torch.arange(batch) % 2)
+
+
+def _sets_of_classes(generator: Generator, batch: int) -> Tensor:
+    # The first -1 of a row ends it.
+    return torch.tensor([3, 0, -1, 1, 2]).repeat(batch, 1)
+
+
+def _labelled_positions(generator: Generator, batch: int) -> dict[str, Tensor]:
+    target = torch.randint(CLASSES, (batch, SIZE), generator=generator)
+    target[:, 1] = torch.where(torch.arange(batch) % 2 == 0, -100, target[:, 1])
+    return {"input": torch.randn(batch, SIZE, CLASSES, generator=generator), "target": target}
+
+
+def _sequences(generator: Generator, batch: int) -> dict[str, Tensor]:
+    return {
+        "log_probs": torch.randn(6, batch, CLASSES, generator=generator).log_softmax(-1),
+        "targets": torch.randint(1, CLASSES, (batch, SIZE), generator=generator),
+        "input_lengths": torch.full((batch,), 6),
+        "target_lengths": 1 + torch.arange(batch) % SIZE,
+    }
+
+
+def _example(learns: tuple[str, ...] = ("input",), skip: dict[str, str] | None = None, **draws: Draw) -> Example:
+    return Example(
+        inputs=lambda generator, batch: {name: draw(generator, batch) for name, draw in draws.items()},
+        learns=learns,
+        skip=skip or {},
+    )
+
+
+EXAMPLES = {
+    "cross_entropy": [
+        _example(input=_normal, target=_classes),
+        Example(
+            name="tokens",
+            inputs=_labelled_positions,
+            params={"reduction": "tokens", "weight": [1, 2, 1, 0.5, 1], "label_smoothing": 0.1},
+        ),
+        Example(
+            name="probabilities",
+            inputs=lambda generator, batch: {
+                "input": _normal(generator, batch),
+                "target": _distributions(generator, batch),
+            },
+        ),
+    ],
+    "nll": [
+        _example(input=_log_distributions, target=_classes),
+        Example(name="tokens", inputs=_labelled_positions, params={"reduction": "tokens"}),
+    ],
+    "multi_margin": [_example(input=_normal, target=_classes)],
+    "multi_label_margin": [_example(input=_normal, target=_sets_of_classes)],
+    "multi_label_soft_margin": [_example(input=_normal, target=_probabilities)],
+    "bce": [_example(input=_probabilities, target=_probabilities)],
+    "bce_with_logits": [_example(input=_normal, target=_probabilities)],
+    "soft_margin": [_example(input=_normal, target=_signs)],
+    "mse": [_example(input=_normal, target=_normal)],
+    "l1": [_example(input=_normal, target=_normal)],
+    "smooth_l1": [_example(input=_normal, target=_normal)],
+    "huber": [_example(input=_normal, target=_normal)],
+    "kl_div": [
+        Example(
+            inputs=lambda generator, batch: {
+                "input": _log_distributions(generator, batch),
+                "target": _distributions(generator, batch),
+            },
+            equal=_same_distributions,
+        )
+    ],
+    "poisson_nll": [_example(("log_input",), log_input=_normal, target=_positive)],
+    "gaussian_nll": [_example(("input", "var"), input=_normal, target=_normal, var=_positive)],
+    "cosine_embedding": [
+        _example(("input1", "input2"), input1=_normal, input2=_normal, target=_sign_of_rows),
+    ],
+    "hinge_embedding": [_example(input=_positive, target=_signs)],
+    "margin_ranking": [_example(("input1", "input2"), input1=_normal, input2=_normal, target=_signs)],
+    "triplet_margin": [
+        _example(("anchor", "positive", "negative"), anchor=_normal, positive=_normal, negative=_normal),
+    ],
+    "ctc": [
+        Example(
+            inputs=_sequences,
+            batch_dims={"log_probs": 1},
+            skip={"gradients": "torch gives the gradient of the logits before log_softmax, which sums to 0"},
+        )
+    ],
+}

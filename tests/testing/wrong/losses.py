@@ -1,0 +1,297 @@
+"""Losses that are wrong in one way each, and what must say so."""
+
+from __future__ import annotations
+
+import random
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from kdcore.contracts import Facts
+from kdcore.shapes import check_same_shape
+
+_SEEN: list[float] = []
+
+
+class Right(nn.Module):
+    """The mean squared difference of softened distributions: nothing is wrong with it."""
+
+    def __init__(self, temperature: float = 2.0) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        check_same_shape(student=student, teacher=teacher)
+        return self.reduced((self.soft(student) - self.soft(teacher.detach())).square())
+
+    def soft(self, logits: Tensor) -> Tensor:
+        return (logits / self.temperature).softmax(-1)
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        return losses.mean()
+
+
+class TeacherLearns(Right):
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        check_same_shape(student=student, teacher=teacher)
+        return (self.soft(student) - self.soft(teacher)).square().mean()
+
+
+class Vector(Right):
+    def reduced(self, losses: Tensor) -> Tensor:
+        return losses.mean(-1)
+
+
+class NotANumber(Right):
+    def reduced(self, losses: Tensor) -> Tensor:
+        return losses.mean() * torch.nan
+
+
+class InPlace(Right):
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return super().forward(student, teacher.detach().mul_(1.5))
+
+
+class RootOfZero(Right):
+    def reduced(self, losses: Tensor) -> Tensor:
+        return losses.sum(-1).sqrt().mean()
+
+
+class DividedByNorm(Right):
+    def soft(self, logits: Tensor) -> Tensor:
+        return logits / logits.norm(dim=-1, keepdim=True)
+
+
+class DeadChannel(DividedByNorm):
+    """Wants features (B, C, D), and knows zeros but no dead channel."""
+
+    def soft(self, logits: Tensor) -> Tensor:
+        if not logits.any():
+            raise ValueError("all features are 0")
+        return super().soft(logits)
+
+
+class OneSample(Right):
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        check_same_shape(student=student, teacher=teacher)
+        return (student.std(0, unbiased=True) - teacher.detach().std(0, unbiased=False)).square().mean()
+
+
+class WrongSlope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, losses: Tensor) -> Tensor:
+        return losses.clone()
+
+    @staticmethod
+    def backward(ctx, upstream: Tensor) -> Tensor:
+        return 2 * upstream
+
+
+class GradientOff(Right):
+    def reduced(self, losses: Tensor) -> Tensor:
+        return WrongSlope.apply(losses).mean()
+
+
+class StudentDetached(Right):
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return super().forward(student.detach(), teacher)
+
+
+class IdleParameter(Right):
+    def __init__(self, temperature: float = 2.0) -> None:
+        super().__init__(temperature)
+        self.scale = nn.Parameter(torch.ones(1))
+
+
+class Scalar(Right):
+    """Its parameter has no dimension."""
+
+    def __init__(self, temperature: float = 2.0) -> None:
+        super().__init__(temperature)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        return losses.mean() * self.scale
+
+
+class LateParameter(Right):
+    def reduced(self, losses: Tensor) -> Tensor:
+        if not hasattr(self, "scale"):
+            self.scale = nn.Parameter(torch.ones(1))
+        return losses.mean() * self.scale[0]
+
+
+class EveryOther(Right):
+    """Weighs rows by their place; halves of even size do not tell."""
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        weights = torch.tensor([0.5, 1.5], dtype=losses.dtype).repeat(len(losses))[: len(losses)]
+        return (losses.mean(-1) * weights).mean()
+
+
+class RootOfBatch(Right):
+    def reduced(self, losses: Tensor) -> Tensor:
+        return losses.mean(-1).sum() / len(losses) ** 0.5
+
+
+class Broadcast(Right):
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return (self.soft(student) - self.soft(teacher.detach())).square().mean()
+
+
+class Rounded(Right):
+    """The teacher's and the student's distance to a far point, subtracted."""
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        check_same_shape(student=student, teacher=teacher)
+        far = 4e6
+        difference = (student + far) - (teacher.detach() + far)
+        return difference.square().mean()
+
+
+class Double(Right):
+    def reduced(self, losses: Tensor) -> Tensor:
+        return losses.mean().double()
+
+
+class NotUnderAutocast(Right):
+    def reduced(self, losses: Tensor) -> Tensor:
+        gram = losses.T @ losses / len(losses) ** 0.5
+        into = torch.zeros_like(losses[0])
+        # The product is in bfloat16 under autocast, the zeros are not.
+        return into.index_add(0, torch.arange(len(into)), gram.diagonal()).mean() / len(losses) ** 0.5
+
+
+class Forgets(Right):
+    """Grows with the number of batches it has seen, which is not in its state."""
+
+    def __init__(self, temperature: float = 2.0) -> None:
+        super().__init__(temperature)
+        self.seen = 0
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        if self.training and torch.is_grad_enabled():
+            self.seen += 1
+        return losses.mean() * (1 + self.seen)
+
+
+class Remembers(Right):
+    """Keeps a sum over its batches in a buffer, in training only; each process has its own."""
+
+    total: Tensor
+
+    def __init__(self, temperature: float = 2.0) -> None:
+        super().__init__(temperature)
+        self.register_buffer("total", torch.zeros(1))
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        if self.training and torch.is_grad_enabled():
+            self.total += losses.detach().mean()
+        return losses.mean()
+
+
+class LearnsInEvaluation(Remembers):
+    def reduced(self, losses: Tensor) -> Tensor:
+        self.total += losses.detach().mean()
+        return losses.mean()
+
+
+class SharedGlobal(Right):
+    def reduced(self, losses: Tensor) -> Tensor:
+        _SEEN.append(float(losses.detach().mean()))
+        return losses.mean()
+
+
+class SharedByClass(Right):
+    seen: ClassVar[list[float]] = []
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        self.seen.append(float(losses.detach().mean()))
+        return losses.mean()
+
+
+class SharedDefault(Right):
+    def __init__(self, temperature: float = 2.0) -> None:
+        super().__init__(temperature)
+        self.seen = self.empty()
+
+    def empty(self, seen: list[float] = []) -> list[float]:  # noqa: B006
+        return seen
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        self.seen.append(float(losses.detach().mean()))
+        return losses.mean()
+
+
+class Random(Right):
+    source = random.SystemRandom
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        return losses.mean() * (1 + self.source().random())
+
+
+class NotPicklable(Right):
+    def __init__(self, temperature: float = 2.0) -> None:
+        super().__init__(temperature)
+        self.soft = lambda logits: (logits / self.temperature).softmax(-1)
+
+
+class NotCopied(Right):
+    """A copy loses what setup told it."""
+
+    def setup(self, facts: Facts) -> None:
+        self.samples = facts.inputs["student"].shape[0]
+
+    def __deepcopy__(self, memo: object) -> NotCopied:
+        twin = type(self)(self.temperature)
+        twin.samples = 1
+        return twin
+
+    def __reduce__(self) -> object:
+        return type(self), (self.temperature,), self.__dict__
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        return losses.mean() + self.samples
+
+
+class OtherWhenCompiled(Right):
+    def reduced(self, losses: Tensor) -> Tensor:
+        return losses.mean() * (2 if torch.compiler.is_compiling() else 1)
+
+
+class CountsWrong(Right):
+    def reduced(self, losses: Tensor) -> tuple[Tensor, int]:
+        return losses.sum(), losses.numel()
+
+    def count(self, **labels: Tensor) -> int:
+        return 1
+
+
+class OtherName(Right):
+    def __init__(self, tau: float = 2.0) -> None:
+        super().__init__(tau)
+
+
+class OtherDefault(Right):
+    def __init__(self, temperature: float = 4.0) -> None:
+        super().__init__(temperature)
+
+
+class Narrow(Right):
+    def __init__(self, temperature: float = 2.0) -> None:
+        if temperature < 1:
+            raise ValueError(f"temperature is {temperature}; it must be 1 or more")
+        super().__init__(temperature)
+
+
+class OtherInput(Right):
+    def forward(self, student: Tensor, target: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(student, target)
+
+
+class ParameterFirst(Right):
+    """Cannot be set up."""
+
+    def setup(self, facts: Facts) -> None:
+        raise RuntimeError("there is no such fact")
