@@ -9,9 +9,10 @@ SOURCES := kdcore scripts benchmarks $(wildcard $(addsuffix /src,$(PLUGINS)))
 
 empty :=
 space := $(empty) $(empty)
-export MYPYPATH := $(subst $(space),:,$(wildcard $(addsuffix /src,$(PLUGINS))))
+# Scripts import their neighbours by name.
+export MYPYPATH := scripts:benchmarks:$(subst $(space),:,$(wildcard $(addsuffix /src,$(PLUGINS))))
 
-.PHONY: help install demo test test-fast test-gpu lint docs generate wheels check-wheels bench clean
+.PHONY: help install demo test test-fast test-gpu lint docs generate methods-table wheels check-wheels bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -21,7 +22,8 @@ help:
 	@echo "make test-gpu        the tests that need a GPU"
 	@echo "make lint            ruff and mypy"
 	@echo "make docs            the documentation, into site/"
-	@echo "make generate        rewrite the generated files: docs/reference/, kdcore/catalogue.json"
+	@echo "make generate        rewrite the generated files: docs/reference/, docs/methods.md, kdcore/catalogue.json"
+	@echo "make methods-table   measure what each method does on digits: docs/methods.json"
 	@echo "make wheels          every package, into dist/"
 	@echo "make check-wheels    install those wheels apart from the checkout and run the example"
 	@echo "make bench           the benchmarks"
@@ -67,6 +69,12 @@ docs: generate
 generate: $(STAMP)
 	$(BIN)/python scripts/catalogue.py
 	$(BIN)/python scripts/docs_reference.py
+	$(BIN)/python scripts/docs_methods.py
+
+# Only what is missing or has changed is run. For some methods alone: scripts/methods_table.py --methods kd,at
+methods-table: $(STAMP)
+	$(BIN)/python scripts/methods_table.py --jobs $(WORKERS)
+	$(BIN)/python scripts/docs_methods.py
 
 wheels: $(STAMP)
 	rm -rf dist
