@@ -189,6 +189,14 @@ class CheckpointsConfig:
 
 
 @dataclass(frozen=True)
+class DistributedConfig:
+    """How several processes share the work: `ddp` or `fsdp`; `shard` are patterns of modules that are sharded apart."""
+
+    strategy: str = "ddp"
+    shard: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class StartConfig:
     """The weights that a model or adapter begins a stage with."""
 
@@ -234,6 +242,7 @@ class Config:
     device: str
     output_dir: str
     checkpoints: CheckpointsConfig
+    distributed: DistributedConfig
     data: Mapping[str, DataConfig]
     models: Mapping[str, ModelConfig]
     adapters: Mapping[str, AdapterConfig]

@@ -11,6 +11,7 @@ from typing import Any
 from kdcore.config.caches import check_caches
 from kdcore.config.checker import CRITERION_REPAIR, Checker
 from kdcore.config.config import CheckpointsConfig, Config
+from kdcore.config.distributed import check_distributed
 from kdcore.config.environment import expand_environment
 from kdcore.config.overrides import apply_overrides
 from kdcore.config.parts import check_adapters, check_cycles, check_data, check_models
@@ -72,6 +73,7 @@ def _check(source: Source, plugins: Registry, external_models: Iterable[str] | N
     nodes = data.get("stages")
     stages = [stage_checker.check(node, index) for index, node in enumerate(nodes if isinstance(nodes, list) else [])]
     check_caches(checker, checked_models, stages)
+    distributed = check_distributed(checker, _mapping(data, "distributed"), models, stages)
     problems += checker.problems
     if problems:
         raise ConfigError(sorted(_unique(problems), key=lambda problem: (problem.place.line, problem.place.column)))
@@ -81,6 +83,7 @@ def _check(source: Source, plugins: Registry, external_models: Iterable[str] | N
         device=data["device"],
         output_dir=data["output_dir"],
         checkpoints=CheckpointsConfig(**data["checkpoints"]),
+        distributed=distributed,
         data=checked_data,
         models=checked_models,
         adapters=checked_adapters,

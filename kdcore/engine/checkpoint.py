@@ -52,8 +52,8 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
         partial.replace(file)
 
 
-def save_checkpoint(folder: Path, objective: nn.Module, state: Mapping[str, Any]) -> None:
-    """Replace the checkpoint in `folder`, by renaming a complete new one over it.
+def save_checkpoint(folder: Path, whole: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Replace the checkpoint in `folder`, by renaming a complete new one over it; `whole` is a module's state_dict.
 
     Raises:
         RunError: it could not be written; what was there is untouched.
@@ -62,7 +62,7 @@ def save_checkpoint(folder: Path, objective: nn.Module, state: Mapping[str, Any]
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     shutil.rmtree(partial, ignore_errors=True)
     with disk_errors(folder), _removed_on_error(partial):
-        _write(partial, objective.state_dict(), state)
+        _write(partial, whole, state)
         if folder.exists():
             folder.replace(old)
         partial.replace(folder)

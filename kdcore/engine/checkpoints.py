@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from kdcore.engine.checkpoint import (
     Checkpoint,
     DamagedCheckpointError,
@@ -41,18 +39,18 @@ class Checkpoints:
         self.keep = keep
         self._best_of: dict[Key, int | None] = {}
 
-    def save(self, objective: nn.Module, state: Mapping[str, Any], best_epoch: int | None) -> Path:
-        """Write a state of training, then remove those beyond the limit."""
+    def save(self, whole: Mapping[str, Any], state: Mapping[str, Any], best_epoch: int | None) -> Path:
+        """Write a state of training and the Objective's state_dict, then remove those beyond the limit."""
         key = (int(state["epoch"]), int(state["step"]))
         path = self.folder / f"epoch-{key[0]:05d}-step-{key[1]:09d}"
-        save_checkpoint(path, objective, {**state, "best_epoch": best_epoch})
+        save_checkpoint(path, whole, {**state, "best_epoch": best_epoch})
         self._best_of[key] = best_epoch
         self._prune()
         return path
 
-    def save_best(self, objective: nn.Module, epoch: int) -> None:
+    def save_best(self, whole: Mapping[str, Any], epoch: int) -> None:
         """Write the weights of an epoch that is the best so far."""
-        save_checkpoint(self._best(epoch), objective, {"epoch": epoch})
+        save_checkpoint(self._best(epoch), whole, {"epoch": epoch})
 
     def read_best(self, epoch: int) -> Checkpoint:
         """Return the weights of the best epoch."""

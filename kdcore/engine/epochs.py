@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from kdcore.config.config import CheckpointsConfig, StageConfig
+from kdcore.engine.checkpoint import Checkpoint
 from kdcore.engine.checkpoints import Checkpoints
 from kdcore.engine.folder import RunFolder
 from kdcore.engine.interrupt import Interrupt, Interrupted
@@ -114,7 +115,7 @@ class Epochs:
         saved = self.processes.share(self.checkpoints.read_latest(self.progress.message) if self._main else None)
         if saved is None:
             return False
-        state = saved.load_into(self.objective)
+        state = self._load(saved)
         self.epoch, self.done, self._seconds = state["epoch"], state["done"], state["seconds"]
         self.trainer.load_state_dict(state["trainer"])
         self._resume_own(state["processes"])
@@ -151,7 +152,13 @@ class Epochs:
         """Load the best epoch's weights, if the config asks for them and an epoch had any."""
         if self.best is not None and self.best.best_epoch is not None:
             epoch = self.best.best_epoch
-            self.processes.share(self.checkpoints.read_best(epoch) if self._main else None).load_into(self.objective)
+            self._load(self.processes.share(self.checkpoints.read_best(epoch) if self._main else None))
+
+    def _load(self, saved: Checkpoint) -> dict[str, Any]:
+        """Load a checkpoint into the Objective, each process its part, and return the rest of the state."""
+        held = self.objective.state_dict()
+        parts = {name: self.processes.part(value, held.get(name)) for name, value in saved.whole.items()}
+        return replace(saved, whole=parts).load_into(self.objective)
 
     def _run_epoch(self) -> None:
         self._clock = time.monotonic()
@@ -164,12 +171,14 @@ class Epochs:
         lr = self.trainer.learning_rates()
         if self.trainer.scheduler is not None:
             self.trainer.scheduler.epoch_ended(metrics)
-        improved = self.best is not None and self.best.update(self.epoch, metrics) and self._main
+        improved = self.best is not None and self.best.update(self.epoch, metrics)
         if self.patience is not None:
             self.patience.update(self.epoch, metrics)
         record = EpochRecord(self.stage, self.epoch, self.trainer.step, self._elapsed(), lr, metrics)
         if improved:
-            self.checkpoints.save_best(self.objective, self.epoch)
+            whole = self.processes.whole(self.objective.state_dict())
+            if self._main:
+                self.checkpoints.save_best(whole, self.epoch)
         self.epoch_ended(record)
         self.epoch, self.done, self._seconds, self.judges = self.epoch + 1, 0, 0.0, self.new_judges()
         self._clock = time.monotonic()
@@ -218,7 +227,8 @@ class Epochs:
             "metrics_bytes": self.folder.metrics_bytes(),
         }
         best = self.best.best_epoch if self.best else None
-        path = str(self.checkpoints.save(self.objective, state, best)) if self._main else ""
+        whole = self.processes.whole(self.objective.state_dict())
+        path = str(self.checkpoints.save(whole, state, best)) if self._main else ""
         self._saved = time.monotonic()
         return path
 

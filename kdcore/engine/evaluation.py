@@ -55,7 +55,8 @@ def evaluate(
             check()
         means = mean.compute(processes.gather)
         # The total of the means, so that it does not depend on how the samples came in batches.
-        total = objective.balance({name: torch.tensor(value, device=device) for name, value in means.items()})
+        with processes.gathered(objective):
+            total = objective.balance({name: torch.tensor(value, device=device) for name, value in means.items()})
     return {TOTAL: float(total), **means}
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from kdcore.config.config import StageConfig
+from kdcore.engine.processes import held
 from kdcore.errors import RunError
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.diagnosis import of_memory
@@ -62,7 +63,7 @@ class Memory:
 
 
 def _bytes(value: Any) -> int:
-    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
+    return held(value).numel() * value.element_size() if isinstance(value, Tensor) else 0
 
 
 def _shown(size: int) -> str:

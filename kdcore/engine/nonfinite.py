@@ -12,7 +12,7 @@ from torch.nn.utils import get_total_norm
 
 from kdcore.config.config import NonfiniteConfig
 from kdcore.engine.mean import TOTAL, Added
-from kdcore.engine.processes import Processes
+from kdcore.engine.processes import Processes, held
 from kdcore.errors import Place, RunError
 
 # A larger buffer, such as a memory bank, is not copied in every step.
@@ -68,9 +68,11 @@ class Guard:
         error.step = step
         raise error
 
-    def check_weights(self, parameters: Iterable[tuple[str, Tensor]], step: int) -> None:
+    def check_weights(self, parameters: Iterable[tuple[str, Tensor]], step: int, processes: Processes) -> None:
         """Raise RunError if a trained parameter is not finite: such weights are not worth saving."""
-        bad = [name for name, parameter in parameters if not bool(parameter.detach().isfinite().all())]
+        own = [name for name, parameter in parameters if not bool(held(parameter.detach()).isfinite().all())]
+        # A process that holds a part of it alone must not be the only one to stop.
+        bad = list(dict.fromkeys(name for each in processes.gather(own) for name in each))
         if bad:
             raise RunError(
                 f"stage {self.stage!r} diverged: after step {step} {len(bad)} parameters are not finite, such as "
@@ -106,7 +108,7 @@ class Guard:
 
     def accepts_gradients(self, parameters: Sequence[nn.Parameter]) -> bool:
         """Whether the gradients are finite; waits for the device."""
-        gradients = [each.grad for each in parameters if each.grad is not None]
+        gradients = [held(each.grad) for each in parameters if each.grad is not None]
         if math.isfinite(float(get_total_norm(gradients))):
             return True
         self._found = _BAD_GRADIENT

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.config.config import Config
+from kdcore.config.distributed import FSDP
 from kdcore.engine.device import choose_device
 from kdcore.errors import EndedElsewhereError, KdcoreError
 from kdcore.launcher import is_first_here, process_count, process_rank
+from kdcore.pipeline.blocks import Blocks
 from kdcore.pipeline.objective import Objective, ObjectiveOutput
 
 Forward = Callable[..., ObjectiveOutput]
@@ -28,6 +30,8 @@ class Processes:
 
     rank = 0
     count = 1
+    # Whether what is trained is split: its modules are then of use within the stage's Objective only.
+    sharded = False
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config
@@ -42,6 +46,9 @@ class Processes:
         assert self.config is not None
         return choose_device(self.config.device, self.config.place("device"))
 
+    def shard(self, objective: Objective, blocks: Blocks) -> None:
+        """Split what is trained over the processes, where the config says so; before there is an optimizer."""
+
     def wrap(self, objective: Objective, *, find_unused: bool) -> Forward:
         """Return what a training step calls instead of the Objective, so that gradients are averaged."""
         return objective
@@ -52,6 +59,18 @@ class Processes:
     def apart(self, forward: Forward) -> contextlib.AbstractContextManager[Any]:
         """Keep the gradients of passes within to each process; the next pass outside averages all."""
         return _NOTHING
+
+    def gathered(self, objective: Objective) -> contextlib.AbstractContextManager[Any]:
+        """Have the parameters of losses and balancer whole, so that they can be called by themselves."""
+        return _NOTHING
+
+    def whole(self, state: Any, *, everywhere: bool = False) -> Any:
+        """Return a state with split tensors put together, in the main process or in all."""
+        return state
+
+    def part(self, value: Any, like: Any) -> Any:
+        """Return this process's part of a tensor, if `like` is split; anything else as it is."""
+        return value
 
     def sum(self, values: Mapping[str, Tensor | float]) -> Mapping[str, Tensor | float]:
         """Return the sum of each number over all processes."""
@@ -81,15 +100,24 @@ class Processes:
         return _NOTHING
 
 
+def held(tensor: Tensor) -> Tensor:
+    """Return what this process holds of a tensor: its part, where it is split."""
+    # Told by what it can do: importing the class would cost a lone process time.
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
 def processes_of(config: Config) -> Processes:
     """Return the processes that a launcher started this one among."""
     if process_count() == 1:
         return Processes(config)
     # Slow to import, and of use to nobody else.
-    from kdcore.engine.several import Accelerated
+    if config.distributed.strategy == FSDP:
+        from kdcore.engine.sharded import Sharded as Several
+    else:
+        from kdcore.engine.several import Accelerated as Several  # type: ignore[assignment]
 
     try:
-        return Accelerated(config)
+        return Several(config)
     except KdcoreError as error:
         if is_first_here():
             raise

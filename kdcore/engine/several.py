@@ -191,8 +191,8 @@ def _check_launcher(config: Config) -> None:
             raise RunError(
                 f"the launcher asks for {name} ({variable}), which a run cannot use",
                 place=config.place(),
-                repair="start it with torchrun or accelerate launch --multi_gpu; in a loop of your own the Objective "
-                "may be sharded (build_objective)",
+                repair="start it with torchrun or accelerate launch --multi_gpu; to shard what is trained, write "
+                "distributed: {strategy: fsdp} in the config",
             )
 
 

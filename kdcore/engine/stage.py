@@ -92,7 +92,7 @@ class StageRun:
             if self.stage.compile:
                 wiring.objective.compile_models()
             try:
-                result = self._run(wiring.objective, batch, judged_before, memory)
+                result = self._run(wiring, batch, judged_before, memory)
             finally:
                 self.processes.unwrap()
                 wiring.objective.close()
@@ -100,10 +100,8 @@ class StageRun:
             result.write(self.folder.result(self.stage.name))
         return result
 
-    def _run(
-        self, objective: Objective, batch: dict[str, Any], judged_before: frozenset[str], memory: Memory
-    ) -> StageResult:
-        stage, assembly = self.stage, self.assembly
+    def _run(self, wiring: Wiring, batch: dict[str, Any], judged_before: frozenset[str], memory: Memory) -> StageResult:
+        stage, assembly, objective = self.stage, self.assembly, wiring.objective
         # The rehearsal has looked at the other splits.
         loaders = {"train": self.loaders.train}
         self.judged, teachers = find_judged(self.config, stage, assembly, loaders, objective, batch)
@@ -111,6 +109,7 @@ class StageRun:
         by_role, tell = self.loaders.by_role, self.progress.message
         self.caches = StageCaches(self.config, stage, assembly, by_role, objective, tell)
         self.caches.use("train")
+        self.processes.shard(objective, wiring.blocks)
         trainer = self._trainer(objective)
         memory.optimizer = trainer.optimizer
         # Everything random from here on follows from the seed, the stage and the process, whatever ran before.
@@ -122,6 +121,8 @@ class StageRun:
         count = epochs.run()
         epochs.load_best()
         assembly.trained.update(stage.train)
+        if self.processes.sharded:
+            self._put_together()
         if self.processes.main:
             self._save_weights()
         teachers = [name for name in teachers if name not in judged_before and name not in assembly.trained]
@@ -225,6 +226,12 @@ class StageRun:
         return test_rows(
             self.config, self.stage, self.assembly, loader, batch, judged, titles, latency=self.processes.main
         )
+
+    def _put_together(self) -> None:
+        """Build what was trained anew, whole, as resuming would; the split modules end with the Objective."""
+        for name in self.stage.train:
+            state = self.processes.whole(self.assembly.module(name).state_dict(), everywhere=True)
+            self.assembly.renew(name, state)
 
     def _save_weights(self) -> None:
         for name in self.stage.train:

@@ -106,13 +106,13 @@ class Trainer:
     def check(self) -> None:
         """Raise RunError if a loss or a trained parameter is not finite by now."""
         self.mean.check()
-        self.guard.check_weights(self.objective.named_trainable(), self.step)
+        self.guard.check_weights(self.objective.named_trainable(), self.step, self.processes)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what later steps depend on and all processes have alike, but the Objective."""
         return {
             "step": self.step,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self.processes.whole(self.optimizer.state_dict()),
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
             "guard": self.guard.state_dict(),
         }
@@ -121,7 +121,7 @@ class Trainer:
         """Go on from `state`; raises RunError if it belongs to another optimizer or scheduler."""
         self.step = state["step"]
         try:
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.optimizer.load_state_dict(self._parts(state["optimizer"]))
         except (ValueError, KeyError) as error:
             raise RunError(
                 f"the saved state does not fit the optimizer of stage {self.stage.name!r}: {error}",
@@ -131,6 +131,16 @@ class Trainer:
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.guard.load_state_dict(state["guard"])
+
+    def _parts(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the optimizer's state with what belongs to a split parameter split as it is."""
+        parameters = dict(enumerate(each for group in self.optimizer.param_groups for each in group["params"]))
+        part = self.processes.part
+        by_index = {
+            index: {key: part(value, parameters.get(index)) for key, value in values.items()}
+            for index, values in state["state"].items()
+        }
+        return {**state, "state": by_index}
 
     def _train(self, window: Sequence[Sample], judges: dict[str, Judge]) -> None:
         guard, sound = self.guard, True

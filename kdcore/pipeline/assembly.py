@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,6 +32,7 @@ class Assembly:
     loaded: dict[str, str] = field(default_factory=dict)
     trained: set[str] = field(default_factory=set)
     external: bool = False
+    _facts: dict[str, Facts] = field(default_factory=dict)
 
     @classmethod
     def build(cls, config: Config, device: torch.device, given: Mapping[str, nn.Module] | None = None) -> Assembly:
@@ -49,20 +51,22 @@ class Assembly:
     def adapter(self, config: AdapterConfig, facts: Facts) -> nn.Module:
         """Return an adapter, built and set up on first use."""
         if config.name not in self.adapters:
-            with forked_generators(self._seed(config)):
-                module = _made(config.part, config.name, config.place)
-                try:
-                    set_up(module, facts)
-                except KdcoreError as error:
-                    raise error.at(config.place) from error
-                except Exception as error:  # an adapter may fail in any way; the cause is chained and named
-                    raise _setup_failed(config.name, facts, error, config.place) from error
+            module = self._build_adapter(config, facts)
             self._load(config.name, module, config.weights)
-            # Parameters are made in torch's default dtype; features of a float64 or bfloat16 model are not.
-            dtypes = {each.dtype for each in facts.inputs.values() if isinstance(each, TensorFacts)}
-            floating = [dtype for dtype in dtypes if dtype.is_floating_point]
-            self.adapters[config.name] = module.to(self.device, floating[0] if len(floating) == 1 else None)
+            self.adapters[config.name] = _placed(module, facts, self.device)
+            self._facts[config.name] = facts
         return self.adapters[config.name]
+
+    def renew(self, name: str, state: Mapping[str, Any]) -> None:
+        """Put a model or adapter that is built anew and holds `state` in the place of one that is used up."""
+        if name in self.models:
+            fresh = self._build_bare(self.config.models[name]).to(self.device)
+            self.models[name] = fresh
+        else:
+            facts = self._facts[name]
+            fresh = _placed(self._build_adapter(self.config.adapters[name], facts), facts, self.device)
+            self.adapters[name] = fresh
+        fresh.load_state_dict(state)
 
     def begin(self, stage: StageConfig) -> None:
         """Take note of what the weights are that `start:` gives; raises WiringError if they do not fit."""
@@ -108,9 +112,24 @@ class Assembly:
                 place=config.place,
                 repair=f"pass models={{{config.name!r}: ...}} or write a type",
             )
+        module = self._build_bare(config)
+        self._load(config.name, module, config.weights)
+        return module
+
+    def _build_bare(self, config: ModelConfig) -> nn.Module:
+        assert config.part is not None
+        with forked_generators(self._seed(config)):
+            return _made(config.part, config.name, config.place)
+
+    def _build_adapter(self, config: AdapterConfig, facts: Facts) -> nn.Module:
         with forked_generators(self._seed(config)):
             module = _made(config.part, config.name, config.place)
-        self._load(config.name, module, config.weights)
+            try:
+                set_up(module, facts)
+            except KdcoreError as error:
+                raise error.at(config.place) from error
+            except Exception as error:  # an adapter may fail in any way; the cause is chained and named
+                raise _setup_failed(config.name, facts, error, config.place) from error
         return module
 
     def _load(self, name: str, module: nn.Module, weights: WeightsConfig | None) -> None:
@@ -135,6 +154,13 @@ def _made(part: Part, name: str, place: Place) -> nn.Module:
     if not isinstance(made, nn.Module):
         raise WiringError(f"{part.registered} returned a {type(made).__name__}, not an nn.Module", place=place)
     return made
+
+
+def _placed(module: nn.Module, facts: Facts, device: torch.device) -> nn.Module:
+    """Bring an adapter to where its features are, and to their dtype; its parameters are made in torch's default."""
+    dtypes = {each.dtype for each in facts.inputs.values() if isinstance(each, TensorFacts)}
+    floating = [dtype for dtype in dtypes if dtype.is_floating_point]
+    return module.to(device, floating[0] if len(floating) == 1 else None)
 
 
 def _setup_failed(name: str, facts: Facts, error: Exception, place: Place) -> WiringError:

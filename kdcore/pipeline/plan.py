@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kdcore.address import Address, What
-from kdcore.pipeline.capture import Event
+from kdcore.pipeline.blocks import NO_BLOCKS, Blocks
+from kdcore.pipeline.capture import Event, find_module
 from kdcore.pipeline.node import Batch, Node, failed_call, is_captured
 
 
@@ -66,9 +67,14 @@ def ordered(nodes: Mapping[str, Node], addresses: Iterable[Address]) -> list[Nod
 
 
 def make_plan(
-    nodes: Mapping[str, Node], addresses: Iterable[Address], traces: Mapping[str, list[Event]], *, stops: bool = True
+    nodes: Mapping[str, Node],
+    addresses: Iterable[Address],
+    traces: Mapping[str, list[Event]],
+    *,
+    stops: bool = True,
+    blocks: Blocks = NO_BLOCKS,
 ) -> Plan:
-    """Return the plan for `addresses`, given what ran in which order in the probe."""
+    """Return the plan for `addresses`, given what ran in which order in the probe; no pass stops inside a block."""
     wanted = list(addresses)
     order = ordered(nodes, wanted)
     for node in order:
@@ -79,6 +85,8 @@ def make_plan(
         own = [each for each in wanted if each.name == node.name and each.what is not What.MODULE]
         full = node.always_full or not stops or node.compiled or not all(is_captured(each) for each in own)
         stop = None if full else node.capture.last_event(traces.get(node.name, []), own)
+        if stop is not None and blocks.modules and blocks.around(find_module(node.module, stop[0].slots[0].address)):
+            stop = None
         steps.append((node, stop))
         read[node.name] = tuple(dict.fromkeys(own))
     return Plan(tuple(steps), read)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdcore.config.config import StageConfig
 from kdcore.errors import WiringError
@@ -13,8 +13,8 @@ from kdcore.pipeline.diagnosis import of_device, reason
 from kdcore.pipeline.node import Node
 
 
-def gradients(total: Tensor, parameters: Sequence[nn.Parameter], stage: StageConfig) -> set[int]:
-    """Return the ids of the parameters that the gradient of `total` reaches.
+def gradients(total: Tensor, parameters: Sequence[Tensor], stage: StageConfig) -> set[int]:
+    """Return the ids of the parameters (or other tensors) that the gradient of `total` reaches.
 
     Raises:
         WiringError: nothing that the stage trains is reached, or the backward pass fails.
@@ -38,7 +38,7 @@ def gradients(total: Tensor, parameters: Sequence[nn.Parameter], stage: StageCon
     return {id(each) for each, gradient in zip(parameters, found, strict=True) if gradient is not None}
 
 
-def _found(total: Tensor, parameters: Sequence[nn.Parameter]) -> Sequence[Tensor | None]:
+def _found(total: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
     """Return the gradients without leaving them in `.grad`, where hooks of optimizers may wait for them."""
     try:
         return torch.autograd.grad(total, parameters, allow_unused=True, retain_graph=True)
@@ -46,6 +46,9 @@ def _found(total: Tensor, parameters: Sequence[nn.Parameter]) -> Sequence[Tensor
         if "checkpoint" not in str(error).lower():
             raise
     # Reentrant checkpoints give gradients to a real backward pass only; the probe takes them away again.
+    for each in parameters:
+        if not each.is_leaf:
+            each.retain_grad()
     total.backward()  # type: ignore[no-untyped-call]
     return [parameter.grad for parameter in parameters]
 

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from kdcore.address import Address
 from kdcore.config.config import AdapterConfig, Part, StageConfig
+from kdcore.config.distributed import FSDP
 from kdcore.contracts import Facts, TensorFacts, set_up
 from kdcore.errors import AddressError, KdcoreError, Place, WiringError
 from kdcore.pipeline.assembly import Assembly
+from kdcore.pipeline.blocks import Blocks, Outputs, check_handed, check_shardable, find_blocks
 from kdcore.pipeline.diagnosis import reason
 from kdcore.pipeline.freeze import Flags, freeze, freeze_parts
 from kdcore.pipeline.node import Batch, Node, Reader, bound_reader, make_readers
@@ -31,12 +33,13 @@ class Wiring:
     """A wired stage: its Objective, and what the probe saw.
 
     `unreached` names the parameters that got no gradient, `not_evaluated` the terms that exist in
-    training only.
+    training only; `blocks` are sharded apart, where the config shards.
     """
 
     objective: Objective
     unreached: list[str]
     not_evaluated: list[str]
+    blocks: Blocks
 
 
 def wire(
@@ -108,7 +111,10 @@ class _Wirer:
 
     def _probe(self, used: list[str]) -> Wiring:
         training = Tracer(self.batch, self.places)
-        self._run_all(used, training)
+        blocks = find_blocks(self.config, self.stage, self._trained())
+        with Outputs(blocks) as outputs:
+            self._run_all(used, training)
+        check_handed(blocks, self.bound, self._trained())
         self._keep_used_slots()
         terms = [self._make_term(config) for config in self.stage.terms]
         frozen_parts = self._freeze_patterns()
@@ -121,8 +127,9 @@ class _Wirer:
         values = {**{name: value.mean for name, (_, value) in computed.items()}, **returned}
         balancer = self._make_balancer(returned)
         total = self._balance(balancer, values)
-        reached = gradients(total, self._trainable(terms, balancer), self.stage)
+        reached = gradients(total, [*self._trainable(terms, balancer), *outputs.tensors], self.stage)
         check_reached(self.stage, self.nodes, reached)
+        outputs.check(reached)
         observed = self._readable(self.observe)
         for node in self.nodes.values():
             node.clear()
@@ -141,12 +148,17 @@ class _Wirer:
             frozen_parts=frozen_parts,
             flags=self.flags,
             plans=(
-                make_plan(self.nodes, self.bound, training.traces, stops=stops),
-                make_plan(self.nodes, [*needed, *observed_evaluation], evaluation.traces, stops=stops),
+                make_plan(self.nodes, self.bound, training.traces, stops=stops, blocks=blocks),
+                make_plan(self.nodes, [*needed, *observed_evaluation], evaluation.traces, stops=stops, blocks=blocks),
             ),
         )
+        if self.config.distributed.strategy == FSDP:
+            check_shardable(blocks, objective.named_parameters(), self.config.place("distributed"))
         unreached = [name for name, parameter in objective.named_trainable() if id(parameter) not in reached]
-        return Wiring(objective, unreached, [term.name for term in terms if term not in evaluated])
+        return Wiring(objective, unreached, [term.name for term in terms if term not in evaluated], blocks)
+
+    def _trained(self) -> dict[str, nn.Module]:
+        return {name: node.module for name, node in self.nodes.items() if not node.frozen}
 
     def _places(self) -> dict[str, Place]:
         """Return where each address stands, for messages; a model's own inputs come before a term's."""
@@ -189,9 +201,8 @@ class _Wirer:
             node.module.train()
 
     def _freeze_patterns(self) -> list[nn.Module]:
-        trained = {name: node.module for name, node in self.nodes.items() if not node.frozen}
         place = self.config.place("stages", self.stage.index, "freeze")
-        return freeze_parts(trained, self.stage.freeze, place, names=frozenset(self.nodes))
+        return freeze_parts(self._trained(), self.stage.freeze, place, names=frozenset(self.nodes))
 
     def _run_all(self, used: list[str], tracer: Tracer) -> None:
         """Run everything once, in order; adapters are set up when their turn comes."""
@@ -333,8 +344,7 @@ class _Wirer:
         return total
 
     def _trainable(self, terms: list[Term], balancer: nn.Module) -> list[nn.Parameter]:
-        trained = [node.module for node in self.nodes.values() if not node.frozen]
-        modules = [*trained, *(term.loss for term in terms), balancer]
+        modules = [*self._trained().values(), *(term.loss for term in terms), balancer]
         found = {id(each): each for module in modules for each in module.parameters() if each.requires_grad}
         return list(found.values())
 

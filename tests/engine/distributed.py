@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,11 @@ from kdcore.collective import gather, gather_with_gradient, own_rows, process_co
 from kdcore.component import Input
 from kdcore.config.load import load_config
 from kdcore.engine.interrupt import Interrupted
+from kdcore.engine.processes import held
 from kdcore.engine.run import run
+from kdcore.engine.sharded import Sharded
 from kdcore.errors import KdcoreError
+from kdcore.pipeline.objective import Objective
 from kdcore.plugins import Registry
 
 # As much as the largest number of processes takes in a step: a multiple of all numbers that are compared.
@@ -92,6 +96,29 @@ CASES: dict[str, tuple[str, ...]] = {
     "bfloat16": ("stages.second.precision=bfloat16",),
 }  # fmt: skip
 
+INPUT = "inputs: {input: student:layers.2@input, target: teacher:layers.2@input}"
+INSIDE = "inputs: {input: student:layers.0.inner, target: teacher:layers.0.inner}"
+# The case without sharding that each must agree with, and what is sharded apart.
+SHARDED: dict[str, tuple[tuple[str, ...], str]] = {
+    "sharded_own_parameters": (CASES["own_parameters"], "student.body"),
+    "sharded_accumulated": (CASES["accumulated"], "student.body, student.fc"),
+    "sharded_skipped": (CASES["skipped"], ""),
+    "sharded_across": (CASES["across"], "student"),
+    "sharded_unreached": (CASES["unreached"], "student.conv"),
+    "sharded_find_unused": (CASES["find_unused"], "student.fc"),
+    "sharded_bfloat16": (CASES["bfloat16"], "student.body"),
+    # The first stage's pass ends before a block, the second looks inside one.
+    "sharded_blocks": (("models.student.type=stack", "models.teacher.type=stack", "models.student.params.width=8",
+                        "stages.first.losses.ce={type: cross_entropy, enabled: false}", "stages.first.metrics={models: []}",
+                        f"stages.first.losses.before={{type: mse, {INPUT}}}",
+                        f"stages.second.losses.inside={{type: mse, {INSIDE}}}"),
+                       "student.layers.*, student.layers.*.inner.0"),
+}  # fmt: skip
+
+
+def sharded(blocks: str) -> str:
+    return f"distributed={{strategy: fsdp, shard: [{blocks}]}}"
+
 
 class Points:
     """Images of noise, some with uneven numbers of labelled positions; classes are uneven too."""
@@ -139,6 +166,34 @@ class Net(nn.Module):
         return self.fc(torch.relu(self.body(x)))
 
 
+class Layer(nn.Module):
+    """A residual layer of two parts."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.inner = nn.Sequential(nn.Linear(width, width), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(self.norm(x))
+
+
+class Stack(nn.Module):
+    """Three layers, one after the other."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.body = nn.Linear(16, width)
+        self.layers = nn.ModuleList(Layer(width) for _ in range(3))
+        self.fc = nn.Linear(width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.body(x.flatten(1))
+        for layer in self.layers:
+            x = layer(x)
+        return self.fc(x)
+
+
 class Odd(nn.Module):
     """Is not a number in a few steps, on the sample 5 alone."""
 
@@ -179,6 +234,7 @@ def registry() -> Registry:
     found.register("dataset", "points", Points)
     found.register("dataset", "chosen", Chosen)
     found.register("model", "net", Net)
+    found.register("model", "stack", Stack)
     found.register("loss", "odd", Odd, inputs=[Input("input"), Input("index")])
     found.register("loss", "across", Across, inputs=[Input("student"), Input("teacher")])
     return found
@@ -221,7 +277,7 @@ class Signalling(nn.Module):
         return input.mean() * 0
 
 
-def resumed(folder: Path) -> tuple[Path, Path, list[str]]:
+def resumed(folder: Path, *overrides: str) -> tuple[Path, Path, list[str]]:
     """Make one run without a stop and one that signals end twice; returns both, and what the signals left."""
     plugins = registry()
     plugins.register("model", "dropped", Dropped)
@@ -230,7 +286,7 @@ def resumed(folder: Path) -> tuple[Path, Path, list[str]]:
     losses = [
         f"stages.{each}.losses.z={{type: signalling, inputs: {{input: student}}}}" for each in ("first", "second")
     ]
-    config = load_config(text, overrides=(*DROPOUT, *losses), plugins=plugins)
+    config = load_config(text, overrides=(*DROPOUT, *losses, *overrides), plugins=plugins)
     whole = run(config, registry=plugins, quiet=True)
     advice, found = [], None
     for step in (5, 9, -1):
@@ -264,7 +320,7 @@ def collectives() -> dict[str, Any]:
     }
 
 
-SHARDED = """
+OWN_LOOP = """
 version: 1
 models: {teacher: {}, student: {}}
 adapters:
@@ -280,7 +336,7 @@ stages:
 """
 
 
-def sharded() -> dict[str, Tensor]:
+def own_loop() -> dict[str, Tensor]:
     """Train an Objective in a loop of one's own; several processes shard it, and itself is the root."""
     points = Points(WHOLE)
     whole = {"input": points.x, "target": points.targets}
@@ -288,7 +344,7 @@ def sharded() -> dict[str, Tensor]:
     for name, width in (("student", 4), ("teacher", 8)):
         torch.manual_seed(width)
         models[name] = Net(width)
-    objective = build_objective(SHARDED, models=models, example_batch=whole)
+    objective = build_objective(OWN_LOOP, models=models, example_batch=whole)
     if process_count() > 1:
         mesh = init_device_mesh("cpu", (process_count(),))
         for module in (models["student"].body, models["student"].fc):
@@ -306,18 +362,38 @@ def sharded() -> dict[str, Tensor]:
     return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in state.items()}
 
 
+def held_parts(folder: Path) -> list[tuple[int, int]]:
+    """Run two stages sharded and return, for each, how many numbers of all this process holds."""
+    parts = []
+    wrap = Sharded.wrap
+
+    def measured(self: Sharded, objective: Objective, **options: Any) -> Any:
+        each = list(objective.parameters())
+        parts.append((sum(held(parameter).numel() for parameter in each), sum(map(Tensor.numel, each))))
+        return wrap(self, objective, **options)
+
+    with mock.patch.object(Sharded, "wrap", measured):
+        make(folder, "held", *HINT, sharded("student.body"), processes=process_count())
+    return parts
+
+
 def main(folder: Path) -> None:
     """Run every case, and leave what the test looks at."""
     count, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
     folders = {name: str(make(folder, name, *overrides, processes=count)) for name, overrides in CASES.items()}
+    for name, (overrides, blocks) in SHARDED.items():
+        folders[name] = str(make(folder, name, *overrides, sharded(blocks), processes=count))
     whole, again, advice = resumed(folder / "resumed")
+    adam = ("stages.first.optimizer={type: AdamW, params: {lr: 0.01}}", sharded("student.body"))
+    resumed_sharded = [str(each) for each in resumed(folder / "resumed_sharded", *adam)[:2]]
     try:
         make(folder, "refused", "device=cpu:0", processes=count)
     except KdcoreError as error:
         refused = str(error)
     found = {
         "folders": folders, "whole": str(whole), "again": str(again), "advice": advice, "refused": refused,
-        "collectives": collectives(), "sharded": sharded(),
+        "collectives": collectives(), "own_loop": own_loop(), "resumed_sharded": resumed_sharded,
+        "held": held_parts(folder),
     }  # fmt: skip
     # Last, for there is no going on from it: the second process has the sample, then all weights are NaN.
     slow = ("stages.first.epochs=1", "data.train.shuffle=false", "data.train.batch_size=1")

@@ -48,11 +48,11 @@ def test_views_write_only_themselves(tmp_path: Path) -> None:
 def test_a_checkpoint_is_replaced_as_a_whole(tmp_path: Path) -> None:
     model = Tied()
     folder = tmp_path / "last"
-    save_checkpoint(folder, model, {"epoch": 1})
+    save_checkpoint(folder, model.state_dict(), {"epoch": 1})
     with torch.no_grad():
         model.embed.weight.add_(1)
     wanted = model.embed.weight.clone()
-    save_checkpoint(folder, model, {"epoch": 2, "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}})
+    save_checkpoint(folder, model.state_dict(), {"epoch": 2, "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}}})
     with torch.no_grad():
         model.embed.weight.zero_()
     state = load_checkpoint(folder, model)
@@ -63,8 +63,8 @@ def test_a_checkpoint_is_replaced_as_a_whole(tmp_path: Path) -> None:
 
 def test_a_failing_save_keeps_the_old_checkpoint(tmp_path: Path) -> None:
     model = Tied()
-    save_checkpoint(tmp_path / "last", model, {"epoch": 1})
+    save_checkpoint(tmp_path / "last", model.state_dict(), {"epoch": 1})
     with pytest.raises((AttributeError, TypeError, ValueError, RuntimeError)):
-        save_checkpoint(tmp_path / "last", model, {"epoch": lambda: None})
+        save_checkpoint(tmp_path / "last", model.state_dict(), {"epoch": lambda: None})
     assert load_checkpoint(tmp_path / "last", model) == {"epoch": 1}
     assert [each.name for each in tmp_path.iterdir()] == ["last"]

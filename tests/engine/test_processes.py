@@ -135,12 +135,12 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", runs.CASES)
+@pytest.mark.parametrize("case", [*runs.CASES, *runs.SHARDED])
 def test_two_processes_end_where_one_ends(tmp_path: Path, two: list[dict[str, Any]], case: str) -> None:
     folder = Path(two[0]["folders"][case])
     assert two[1]["folders"][case] == str(folder)
-    alone = runs.make(tmp_path, case, *runs.CASES[case])
-    tolerance = 2e-2 if case == "bfloat16" else 1e-5
+    alone = runs.make(tmp_path, case, *(runs.CASES[case] if case in runs.CASES else runs.SHARDED[case][0]))
+    tolerance = 2e-2 if "bfloat16" in case else 1e-5
     expected = weights(alone)
     found = weights(folder)
     assert found.keys() == expected.keys()
@@ -154,7 +154,7 @@ def test_two_processes_end_where_one_ends(tmp_path: Path, two: list[dict[str, An
         assert mine["metrics"] == pytest.approx(theirs["metrics"], abs=tolerance)
     results = [json.loads((each / "results.json").read_text()) for each in (folder, alone)]
     rows = [[{**row, "latency_ms": 0} for row in each["rows"]] for each in results]
-    if case != "bfloat16":
+    if "bfloat16" not in case:
         assert rows[0] == rows[1]
     assert results[0]["status"] == "completed"
 
@@ -198,11 +198,22 @@ def test_collectives_gather_uneven_rows_and_their_gradient(two: list[dict[str, A
 
 @pytest.mark.slow
 def test_an_objective_may_be_sharded_as_the_root(two: list[dict[str, Any]]) -> None:
-    alone = runs.sharded()
+    alone = runs.own_loop()
     for each in two:
-        assert each["sharded"].keys() == alone.keys()
+        assert each["own_loop"].keys() == alone.keys()
         for name, value in alone.items():
-            torch.testing.assert_close(each["sharded"][name], value, rtol=0, atol=1e-5)
+            torch.testing.assert_close(each["own_loop"][name], value, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_sharded_run_holds_each_number_once_and_resumes_exactly(two: list[dict[str, Any]]) -> None:
+    for (mine, whole), (other, _) in zip(two[0]["held"], two[1]["held"], strict=True):
+        assert mine + other == whole
+        assert 0.4 * whole < mine < 0.6 * whole
+    never, twice = two[0]["resumed_sharded"]
+    expected, found = weights(never), weights(twice)
+    assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
+    assert [line["metrics"] for line in lines(never)] == [line["metrics"] for line in lines(twice)]
 
 
 @pytest.mark.slow

@@ -1,0 +1,62 @@
+"""Checks of `distributed:`, how several processes share the work."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from kdcore.config.checker import Checker
+from kdcore.config.config import DistributedConfig, StageConfig
+from kdcore.errors import suggestion
+
+FSDP = "fsdp"
+# Their steps need operations that torch does not have for split tensors.
+WHOLE_ONLY = frozenset({"Adafactor", "Rprop"})
+
+
+def check_distributed(
+    checker: Checker, node: Mapping[str, Any], models: Collection[str], stages: Sequence[StageConfig | None]
+) -> DistributedConfig:
+    """Read `distributed:` and report patterns and options that can have no effect."""
+    patterns = node.get("shard", [])
+    shard = tuple(each for each in patterns if isinstance(each, str)) if isinstance(patterns, list) else ()
+    config = DistributedConfig(node.get("strategy", "ddp"), shard)
+    if shard and config.strategy == "ddp":
+        checker.problem(
+            f"shard: says what is sharded, but strategy: {config.strategy} shards nothing",
+            ("distributed", "shard"),
+            "write strategy: fsdp, or remove shard:",
+        )
+    trained = {name for stage in stages if stage is not None for name in stage.train}
+    for index, pattern in enumerate(shard):
+        name = pattern.split(".")[0]
+        where = ("distributed", "shard", index)
+        if name not in models:
+            checker.problem(f"shard: {pattern!r} begins with no model", where, suggestion(name, models, noun="models"))
+        elif name not in trained:
+            checker.problem(
+                f"shard: {pattern!r} is part of {name!r}, which no stage trains",
+                where,
+                "what is frozen stays whole in each process; remove the pattern",
+            )
+    if config.strategy == FSDP:
+        for stage in stages:
+            if stage is not None:
+                _check_stage(checker, stage)
+    return config
+
+
+def _check_stage(checker: Checker, stage: StageConfig) -> None:
+    if stage.compile:
+        checker.problem(
+            f"stage {stage.name!r} is compiled, and strategy: fsdp shards what is trained: one excludes the other",
+            ("stages", stage.index, "compile"),
+            "write compile: false, or strategy: ddp",
+        )
+    optimizer = (stage.optimizer or {}).get("type")
+    if optimizer in WHOLE_ONLY:
+        checker.problem(
+            f"torch's {optimizer} cannot work with parameters that are split, as strategy: fsdp splits them",
+            ("stages", stage.index, "optimizer"),
+            "choose another optimizer, such as AdamW, or strategy: ddp",
+        )
