@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable
 
 import torch
@@ -54,6 +55,9 @@ def evaluate(
             progress.evaluated_batch()
             check()
         means = mean.compute(processes.gather)
+        if not means:
+            # Every term exists in training only: there is no total, rather than one of 0.
+            return {TOTAL: math.nan}
         # The total of the means, so that it does not depend on how the samples came in batches.
         with processes.gathered(objective):
             total = objective.balance({name: torch.tensor(value, device=device) for name, value in means.items()})

@@ -91,7 +91,8 @@ class Mean:
         # Batches with the same names are reduced together: usually all of them, in one operation.
         groups: dict[tuple[str, ...], list[Added]] = {}
         for added in self._pending:
-            groups.setdefault(tuple(added.values), []).append(added)
+            if added.values:
+                groups.setdefault(tuple(added.values), []).append(added)
         return groups
 
     def _drain(self) -> None:

@@ -73,7 +73,7 @@ def launch(*words: str | Path, **environment: str) -> subprocess.CompletedProces
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     variables = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", **environment}
     return subprocess.run(
-        [*command, *map(str, words)], env=variables, capture_output=True, text=True, check=False, timeout=300
+        [*command, *map(str, words)], env=variables, capture_output=True, text=True, check=False, timeout=1200
     )
 
 

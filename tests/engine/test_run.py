@@ -384,3 +384,21 @@ def test_the_test_split_is_measured_at_the_end_and_on_demand_after_each_epoch(tm
     tested = results(folder)["stages"][1]["test"]
     assert tested["test/losses/kd"] == pytest.approx(found[-1]["metrics"]["test/losses/kd"])
     assert results(folder)["rows"][1]["metrics"]["accuracy"] == tested["test/student/accuracy"]
+
+
+def test_a_stage_whose_terms_exist_in_training_only_has_no_total_elsewhere(tmp_path: Path) -> None:
+    class Private(torch.nn.Module):
+        training_only = True
+
+        def forward(self, student: Tensor) -> Tensor:
+            return student.square().mean()
+
+    plugins = Registry.discover()
+    plugins.register("loss", "private", Private)
+    text = BASE.replace("      ce: {{type: cross_entropy, weight: 0.1}}\n      kd: {{type: kd, weight: 0.9}}\n", "      own: {{type: private, inputs: {{student: student}}}}\n")
+    folder = run(load_config(text.format(folder=tmp_path), plugins=plugins), quiet=True, registry=plugins)
+    last = lines(folder)[-1]["metrics"]
+    assert last["train/losses/own"] > 0
+    assert last["val/loss"] is None
+    assert 0 <= last["val/student/accuracy"] <= 1
+    assert "val/losses/own" not in last
