@@ -1,0 +1,33 @@
+"""Cases of kd-plugin-nst."""
+
+from __future__ import annotations
+
+import torch
+from losses import Case, Inputs, tests_of
+
+from kdcore import create
+
+
+def maps(*shape: int) -> Inputs:
+    """Return feature maps of student and teacher."""
+    return {
+        "student": torch.randn(shape, requires_grad=True),
+        "teacher": torch.randn(shape),
+    }
+
+
+CASES = [
+    Case(
+        f"nst B{shape[0]} {'x'.join(map(str, shape[1:]))}",
+        lambda: create("loss", "nst"),
+        lambda: tests_of("kd-plugin-nst").nst,
+        lambda shape=shape: maps(*shape),
+        rounds=rounds,
+        reached=reached,
+    )
+    for shape, rounds, reached in (
+        ((64, 512, 7, 7), 5, None),
+        ((32, 64, 28, 28), 11, None),
+        ((64, 128, 7, 7), 11, None),
+    )
+]

@@ -1,0 +1,37 @@
+"""Examples on which the conformance checks run."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from kdcore.contracts import Facts, TensorFacts
+from kdcore.testing import Example
+
+PAIRS = {"halves": "the samples of a batch are compared with each other, also across its halves"}
+
+
+def features(generator: Generator, batch: int) -> dict[str, Tensor]:
+    """Return vectors, the teacher's longer."""
+    made = {"student": torch.randn(batch, 3, generator=generator)}
+    return {**made, "teacher": torch.randn(batch, 5, generator=generator)}
+
+
+def maps(generator: Generator, batch: int) -> dict[str, Tensor]:
+    """Return feature maps of one shape."""
+    return {name: torch.randn(batch, 3, 2, 2, generator=generator) for name in ("student", "teacher")}
+
+
+def x(generator: Generator, batch: int) -> dict[str, Tensor]:
+    """Return the student's feature maps."""
+    return {"x": torch.randn(batch, 3, 4, 4, generator=generator)}
+
+
+EXAMPLES = {
+    "cckd": [
+        Example(inputs=maps, skip=PAIRS),
+        Example(name="bilinear", inputs=features, params={"kernel": "bilinear"}, skip=PAIRS),
+        Example(name="sum", inputs=features, params={"normalize": False, "reduction": "sum", "max_p": 4}, skip=PAIRS),
+    ],
+    "cckd_head": [Example(inputs=x, facts=Facts(like=TensorFacts((4, 6), torch.float32)))],
+}

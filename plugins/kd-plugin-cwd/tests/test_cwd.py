@@ -1,0 +1,169 @@
+"""`cwd` against the paper's equation, and at its edges."""
+
+from __future__ import annotations
+
+import inspect
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kd_plugin_cwd.loss import CWDLoss
+from torch import Tensor, nn
+
+from kdcore import build_objective, create
+from kdcore.component import Kind
+from kdcore.errors import ConfigError, WiringError
+from kdcore.plugins import registry
+
+TEXTBOOK = runpy.run_path(str(Path(__file__).with_name("textbook.py")))
+
+
+def maps(*shape: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (3 * torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    return student.to(dtype).requires_grad_(), teacher.to(dtype)
+
+
+def gradient(value: Tensor, leaf: Tensor) -> Tensor:
+    return torch.autograd.grad(value, leaf)[0]
+
+
+@pytest.mark.parametrize("form", ["cwd", "cwd_at_once"])
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize("shape", [(2, 3, 5), (3, 2, 2, 4), (1, 4, 2, 3, 2)])
+def test_value_and_gradient_follow_the_paper(form: str, shape: tuple[int, ...], temperature: float) -> None:
+    student, teacher = maps(*shape)
+    loss, expected = CWDLoss(temperature)(student, teacher), TEXTBOOK[form](student, teacher, temperature)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient(loss, student), gradient(expected, student))
+
+
+def test_gradcheck() -> None:
+    student, teacher = maps(2, 2, 2, 2)
+    assert torch.autograd.gradcheck(lambda student: CWDLoss()(student, teacher), (student,))
+
+
+def test_the_paper_sums_what_a_uniform_student_leaves() -> None:
+    """Against a uniform student, the divergence of a channel is log n minus its entropy."""
+    _, teacher = maps(1, 1, 6)
+    p = (teacher / 4).softmax(-1)
+    expected = 16 * (torch.tensor(6.0).double().log() + (p * p.log()).sum())
+    torch.testing.assert_close(CWDLoss()(torch.full_like(teacher, 7.0), teacher), expected)
+
+
+def test_an_offset_of_a_channel_does_not_matter() -> None:
+    student, teacher = maps(2, 3, 4, 4)
+    offset = torch.arange(3.0).view(1, 3, 1, 1)
+    torch.testing.assert_close(CWDLoss()(student + offset, teacher - offset), CWDLoss()(student, teacher))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_equality_is_zero_with_zero_gradient(dtype: torch.dtype) -> None:
+    student, _ = maps(2, 3, 4, 4, dtype=dtype)
+    loss = CWDLoss()(student, student)
+    assert loss.item() == 0
+    torch.testing.assert_close(gradient(loss, student), torch.zeros_like(student), rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_dead_channels_are_finite(side: str) -> None:
+    student, teacher = maps(2, 3, 4, 4, dtype=torch.float32)
+    with torch.no_grad():
+        (student if side == "student" else teacher)[:, 1] = 0
+    loss = CWDLoss()(student, teacher)
+    assert loss.isfinite()
+    assert gradient(loss, student).isfinite().all()
+
+
+def test_large_activations_are_finite() -> None:
+    student, teacher = maps(2, 3, 4, 4, dtype=torch.float32)
+    loss = CWDLoss()(1e4 * student, 1e4 * teacher)
+    assert loss.isfinite()
+    assert gradient(loss, student).isfinite().all()
+
+
+def test_zeros_and_one_position() -> None:
+    student = torch.zeros(1, 2, 3, requires_grad=True)
+    assert CWDLoss()(student, torch.zeros(1, 2, 3)).item() == 0
+    assert CWDLoss()(student[..., :1], torch.ones(1, 2, 1)).item() == 0
+
+
+def test_the_teacher_gets_no_gradient() -> None:
+    student, teacher = maps(2, 3, 4)
+    CWDLoss()(student, teacher.requires_grad_()).backward()
+    assert teacher.grad is None
+    assert student.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+    student, teacher = maps(2, 3, 4, dtype=dtype)
+    loss = CWDLoss()(student, teacher)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, CWDLoss()(student.float(), teacher.float()), rtol=0, atol=0)
+    assert gradient(loss, student).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "message"),
+    [
+        ((2, 3, 4, 4), (2, 3, 8, 8), r"student has shape \(2, 3, 4, 4\) but teacher has \(2, 3, 8, 8\).*adapter"),
+        ((2, 3, 4, 4), (2, 5, 4, 4), r"teacher has \(2, 5, 4, 4\)"),
+        ((2, 3), (2, 3), r"student has shape \(2, 3\); 3 to 5 dimensions"),
+    ],
+)
+def test_shapes_that_do_not_fit(student: Any, teacher: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CWDLoss()(torch.zeros(student), torch.zeros(teacher))
+
+
+@pytest.mark.parametrize("temperature", [0, -1, float("nan")])
+def test_wrong_params(temperature: float) -> None:
+    with pytest.raises(ValueError, match=f"temperature is {temperature}; it must be above 0"):
+        CWDLoss(temperature)
+
+
+def test_the_schema_agrees_with_the_constructor() -> None:
+    registered = registry().find(Kind.LOSS, "cwd")
+    parameters = inspect.signature(CWDLoss).parameters
+    described = {key: part["default"] for key, part in registered.schema["properties"].items()}
+    assert described == {key: each.default for key, each in parameters.items()}
+    inputs = [each.name for each in registered.component.inputs]
+    assert inputs == list(inspect.signature(CWDLoss.forward).parameters)[1:]
+    for param, value in (("temperature", 0), ("tau", 1)):
+        with pytest.raises(ConfigError, match=param):
+            create("loss", "cwd", **{param: value})
+
+
+def test_the_manifest_imports_no_torch() -> None:
+    code = "import sys, kd_plugin_cwd as plugin; plugin.losses(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+CONFIG = """
+version: 1
+models: {student: {}, teacher: {}}
+stages:
+  - name: distil
+    train: [student]
+    losses:
+      cwd: {type: cwd, inputs: {student: "student:0", teacher: "teacher:0"}}
+"""
+
+
+def test_in_an_objective() -> None:
+    models = {name: nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten()) for name in ("student", "teacher")}
+    batch = {"input": torch.randn(2, 1, 5, 5)}
+    out = build_objective(CONFIG, models=models, example_batch=batch)(batch)
+    torch.testing.assert_close(
+        out.total, CWDLoss()(models["student"][0](batch["input"]), models["teacher"][0](batch["input"]))
+    )
+    out.total.backward()
+    assert models["student"][0].weight.grad is not None
+    models["teacher"] = nn.Sequential(nn.Conv2d(1, 3, 1), nn.Flatten())
+    with pytest.raises(WiringError, match=r"(?s)term 'cwd'.*student:0.*\(2, 3, 3, 3\) but teacher has \(2, 3, 5, 5\)"):
+        build_objective(CONFIG, models=models, example_batch=batch)

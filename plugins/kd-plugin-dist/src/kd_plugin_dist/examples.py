@@ -1,0 +1,34 @@
+"""Examples on which the conformance checks run."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from kdcore.testing import Example
+
+RELATED = {"halves": "the samples of a batch are compared with each other, also across its halves"}
+
+
+def logits(generator: Generator, batch: int) -> dict[str, Tensor]:
+    """Return logits."""
+    return {name: torch.randn(batch, 5, generator=generator) for name in ("student", "teacher")}
+
+
+def with_features(generator: Generator, batch: int) -> dict[str, Tensor]:
+    """Return logits and features."""
+    made = {f"{name}_feature": torch.randn(batch, 4, 3, 3, generator=generator) for name in ("student", "teacher")}
+    return {**logits(generator, batch), **made}
+
+
+EXAMPLES = {
+    "dist": [
+        Example(inputs=logits, skip=RELATED),
+        Example(name="classes", inputs=logits, params={"gamma": 0, "tau": 4}),
+    ],
+    "dist_plus": [
+        Example(inputs=with_features, skip=RELATED),
+        Example(name="channels", inputs=with_features, params={"gamma": 0, "kappa": 0}),
+        Example(name="similarity", inputs=with_features, params={"channel_term": "similarity"}, skip=RELATED),
+    ],
+}

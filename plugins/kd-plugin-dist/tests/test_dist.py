@@ -1,0 +1,258 @@
+"""`dist` and `dist_plus` against the papers' formulas, the values of an earlier system, and at their edges."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kd_plugin_dist.loss import DISTLoss
+from kd_plugin_dist.plus import DISTPlusLoss
+from torch import Tensor, nn
+
+from kdcore import build_objective, create
+from kdcore.component import Kind
+from kdcore.errors import ConfigError
+from kdcore.plugins import registry
+
+TEXTBOOK = runpy.run_path(str(Path(__file__).with_name("textbook.py")))
+GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
+LOSSES: dict[str, type[nn.Module]] = {"dist": DISTLoss, "dist_plus": DISTPlusLoss}
+LEARNED = {"dist": ("student",), "dist_plus": ("student", "student_feature")}
+
+
+def batch(name: str, size: int = 6, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"student": (size, 7), "teacher": (size, 7)}
+    if name == "dist_plus":
+        shapes |= dict.fromkeys(("student_feature", "teacher_feature"), (size, 3, 2, 4))
+    drawn = {key: torch.randn(shape, generator=generator, dtype=torch.float64) for key, shape in shapes.items()}
+    return {key: value.to(dtype).requires_grad_(key in LEARNED[name]) for key, value in drawn.items()}
+
+
+def gradients(value: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
+    return list(torch.autograd.grad(value, [each for each in inputs.values() if each.requires_grad]))
+
+
+PARAMS = [{}, {"tau": 4, "beta": 2, "gamma": 0.5}, {"beta": 0}, {"gamma": 0}]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("params", PARAMS)
+def test_value_and_gradient_follow_the_paper(name: str, params: dict[str, Any]) -> None:
+    inputs = batch(name)
+    loss, expected = LOSSES[name](**params)(**inputs), TEXTBOOK[name](**inputs, **params)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradients(loss, inputs), gradients(expected, inputs))
+
+
+@pytest.mark.parametrize("params", [{"iota": 0}, {"kappa": 0}, {"iota": 3, "kappa": 0.5}])
+def test_weights_of_the_features(params: dict[str, Any]) -> None:
+    inputs = batch("dist_plus")
+    torch.testing.assert_close(DISTPlusLoss(**params)(**inputs), TEXTBOOK["dist_plus"](**inputs, **params))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradcheck(name: str) -> None:
+    inputs = batch(name, 3)
+    learned = LEARNED[name]
+
+    def call(*values: Tensor) -> Tensor:
+        return LOSSES[name]()(**{**inputs, **dict(zip(learned, values, strict=True))})
+
+    assert torch.autograd.gradcheck(call, tuple(inputs[key] for key in learned))
+
+
+@pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["type"])
+def test_golden(case: dict[str, Any]) -> None:
+    inputs = {key: torch.tensor(value, dtype=torch.float64) for key, value in case["inputs"].items()}
+    for key in LEARNED[case["type"]]:
+        inputs[key].requires_grad_()
+    loss = create("loss", case["type"], **case["params"])(**inputs)
+    assert loss.item() == pytest.approx(case["value"], rel=1e-7)
+    for key, gradient in zip(LEARNED[case["type"]], gradients(loss, inputs), strict=True):
+        expected = torch.tensor(case["gradients"][key], dtype=torch.float64)
+        torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_the_sign_of_the_channel_term() -> None:
+    inputs = batch("dist_plus")
+    same = {**inputs, "student_feature": inputs["teacher_feature"]}
+    opposite = {**inputs, "student_feature": -inputs["teacher_feature"]}
+    only_channels = {"beta": 0, "gamma": 0, "kappa": 0}
+    distance, similarity = DISTPlusLoss(**only_channels), DISTPlusLoss(**only_channels, channel_term="similarity")
+    assert [distance(**same).item(), distance(**opposite).item()] == pytest.approx([0, 2])
+    assert [similarity(**same).item(), similarity(**opposite).item()] == pytest.approx([1, -1])
+
+
+def test_relations_do_not_change_with_scale_and_offset_of_the_features() -> None:
+    inputs = batch("dist_plus")
+    moved = {**inputs, "student_feature": 3 * inputs["student_feature"] + 5}
+    torch.testing.assert_close(DISTPlusLoss()(**moved), DISTPlusLoss()(**inputs))
+
+
+def test_positions_count_as_samples() -> None:
+    inputs = batch("dist")
+    wide = {key: value.view(2, 3, 7) for key, value in inputs.items()}
+    torch.testing.assert_close(DISTLoss()(**wide), DISTLoss()(**inputs), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_equality_is_zero_with_zero_gradient(name: str, dtype: torch.dtype) -> None:
+    inputs = batch(name, dtype=dtype)
+    for key in LEARNED[name]:
+        inputs[key.replace("student", "teacher")] = inputs[key]
+    loss = LOSSES[name]()(**inputs)
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+    for gradient in gradients(loss, {key: inputs[key] for key in LEARNED[name]}):
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("sides", [("student",), ("teacher",), ("student", "teacher")])
+def test_what_does_not_vary_correlates_zero(name: str, sides: tuple[str, ...]) -> None:
+    inputs = batch(name, dtype=torch.float32)
+    for key, value in inputs.items():
+        if key.startswith(sides):
+            inputs[key] = torch.zeros_like(value).requires_grad_(key in LEARNED[name])
+    loss = LOSSES[name]()(**inputs)
+    assert loss.item() == pytest.approx(len(inputs))
+    assert not any(gradient.any() for gradient in gradients(loss, inputs))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_batch_of_one_has_no_relation_between_samples(name: str) -> None:
+    inputs = batch(name, 1)
+    within = {"gamma": 0} | ({"kappa": 0} if name == "dist_plus" else {})
+    loss, rest = LOSSES[name]()(**inputs), LOSSES[name](**within)(**inputs)
+    torch.testing.assert_close(loss, rest + len(within))
+    torch.testing.assert_close(gradients(loss, inputs), gradients(rest, inputs), rtol=0, atol=0)
+
+
+def test_a_dead_channel_is_harmless() -> None:
+    inputs = batch("dist_plus", dtype=torch.float32)
+    with torch.no_grad():
+        inputs["student_feature"][:, 1] = 0
+    loss = DISTPlusLoss()(**inputs)
+    assert loss.isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients(loss, inputs))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_teacher_gets_no_gradient(name: str) -> None:
+    inputs = {key: value.requires_grad_() for key, value in batch(name).items()}
+    LOSSES[name]()(**inputs).backward()
+    assert {key for key, value in inputs.items() if value.grad is not None} == set(LEARNED[name])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(name: str, dtype: torch.dtype) -> None:
+    inputs = batch(name, dtype=dtype)
+    loss = LOSSES[name]()(**inputs)
+    assert loss.dtype == torch.float32
+    single = {key: value.detach().float() for key, value in inputs.items()}
+    torch.testing.assert_close(loss, LOSSES[name]()(**single), rtol=0, atol=0)
+    assert all(gradient.dtype == dtype for gradient in gradients(loss, inputs))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_float32_is_close_to_float64(name: str) -> None:
+    exact, single = batch(name, 64), batch(name, 64, torch.float32)
+    loss, expected = LOSSES[name]()(**single), LOSSES[name]()(**exact)
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6)
+    for gradient, wanted in zip(gradients(loss, single), gradients(expected, exact), strict=True):
+        torch.testing.assert_close(gradient.double(), wanted, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes", "message"),
+    [
+        ("dist", {"teacher": (6, 9)}, r"student has shape \(6, 7\) but teacher has \(6, 9\).*same classes"),
+        ("dist", {"student": (7,)}, r"student has shape \(7,\); 2\+ dimensions"),
+        ("dist", {"student": (6, 1), "teacher": (6, 1)}, r"\(6, 1\); correlations need two classes"),
+        ("dist_plus", {"teacher_feature": (6, 3, 2, 5)}, r"\(6, 3, 2, 4\) but teacher_feature has \(6, 3, 2, 5\)"),
+        ("dist_plus", {"student_feature": (6, 3)}, r"student_feature has shape \(6, 3\); 3 to 5 dimensions"),
+        (
+            "dist_plus",
+            {"student_feature": (6, 1, 2), "teacher_feature": (6, 1, 2)},
+            r"student_feature has shape \(6, 1, 2\); dist_plus correlates channels",
+        ),
+        (
+            "dist_plus",
+            {"student": (5, 7), "teacher": (5, 7)},
+            "student has 5 rows, student_feature has 6 rows",
+        ),
+    ],
+)
+def test_shapes_that_do_not_fit(name: str, shapes: dict[str, tuple[int, ...]], message: str) -> None:
+    inputs = {**batch(name), **{key: torch.zeros(shape) for key, shape in shapes.items()}}
+    with pytest.raises(ValueError, match=message):
+        LOSSES[name]()(**inputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("dist", {"tau": 0}, "tau is 0; it must be above 0"),
+        ("dist", {"eps": 0}, "eps is 0; it must be above 0"),
+        ("dist", {"beta": -1}, "beta is -1; it must be 0 or more"),
+        ("dist_plus", {"gamma": float("nan")}, "gamma is nan; it must be 0 or more"),
+        ("dist_plus", {"iota": -1}, "iota is -1; it must be 0 or more"),
+        ("dist_plus", {"channel_term": "correlation"}, "'correlation'; it must be one of distance, similarity"),
+    ],
+)
+def test_wrong_params(name: str, params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LOSSES[name](**params)
+    with pytest.raises(ConfigError, match=next(iter(params))):
+        create("loss", name, **params)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_schema_agrees_with_the_constructor(name: str) -> None:
+    registered = registry().find(Kind.LOSS, name)
+    parameters = inspect.signature(LOSSES[name]).parameters
+    described = {key: part["default"] for key, part in registered.schema["properties"].items()}
+    assert described == {key: each.default for key, each in parameters.items()}
+    inputs = [each.name for each in registered.component.inputs]
+    assert inputs == list(inspect.signature(LOSSES[name].forward).parameters)[1:]
+
+
+def test_the_manifest_imports_no_torch() -> None:
+    code = "import sys, kd_plugin_dist as plugin; plugin.losses(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+CONFIG = """
+version: 1
+models: {student: {}, teacher: {}}
+stages:
+  - name: distil
+    train: [student]
+    losses:
+      dist: {type: dist, params: {beta: 2}}
+      plus:
+        type: dist_plus
+        inputs: {student_feature: "student:0", teacher_feature: "teacher:0"}
+"""
+
+
+def test_in_an_objective() -> None:
+    models = {
+        name: nn.Sequential(nn.Conv1d(2, 3, 1), nn.Flatten(), nn.Linear(12, 5)) for name in ("student", "teacher")
+    }
+    batch = {"input": torch.randn(6, 2, 4)}
+    out = build_objective(CONFIG, models=models, example_batch=batch)(batch)
+    logits = [models[name](batch["input"]) for name in ("student", "teacher")]
+    maps = [models[name][0](batch["input"]) for name in ("student", "teacher")]
+    torch.testing.assert_close(out.total, DISTLoss(beta=2)(*logits) + DISTPlusLoss()(*logits, *maps))
+    out.total.backward()
+    assert models["student"][0].weight.grad is not None

@@ -1,0 +1,194 @@
+"""`dkd` against equation 7 of the paper, and at its edges."""
+
+from __future__ import annotations
+
+import inspect
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kd_plugin_dkd.loss import DKDLoss
+from torch import Tensor, nn
+
+from kdcore import build_objective, create
+from kdcore.component import Kind
+from kdcore.contracts import Facts, TensorFacts
+from kdcore.errors import ConfigError, WiringError
+from kdcore.plugins import registry
+
+textbook = runpy.run_path(str(Path(__file__).with_name("textbook.py")))["dkd"]
+
+
+def batch(*shape: int, dtype: torch.dtype = torch.float64, scale: float = 2) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = (scale * torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    target = torch.randint(shape[-1], shape[:-1], generator=generator)
+    return student.to(dtype).requires_grad_(), teacher.to(dtype), target
+
+
+def gradient(value: Tensor, leaf: Tensor) -> Tensor:
+    return torch.autograd.grad(value, leaf)[0]
+
+
+@pytest.mark.parametrize("shape", [(5, 7), (2, 3, 7), (4, 2), (1, 5)])
+@pytest.mark.parametrize("params", [{}, {"alpha": 0.5, "beta": 2, "temperature": 1}, {"alpha": 0}, {"beta": 0}])
+def test_value_and_gradient_follow_the_paper(shape: tuple[int, ...], params: dict[str, Any]) -> None:
+    student, teacher, target = batch(*shape)
+    loss = DKDLoss(**params)(student, teacher, target)
+    chosen = {"alpha": 1.0, "beta": 8.0, "temperature": 4.0, **params}
+    rows = student.reshape(-1, shape[-1]), teacher.reshape(-1, shape[-1]), target.reshape(-1)
+    expected = textbook(*rows, **chosen)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient(loss, student), gradient(expected, student))
+
+
+def test_gradcheck() -> None:
+    student, teacher, target = batch(3, 5)
+    assert torch.autograd.gradcheck(lambda student: DKDLoss()(student, teacher, target), (student,))
+
+
+def test_the_parts_add_up_to_hintons_divergence() -> None:
+    """KL = target part + (1 - p_y) * other part, section 3.1 of the paper, one sample at a time."""
+    student, teacher, target = batch(6, 5)
+    for s, t, y in zip(student, teacher, target, strict=True):
+        rest = 1 - t.softmax(-1)[y].item()
+        decoupled = DKDLoss(alpha=1, beta=rest, temperature=1)(s[None], t[None], y[None])
+        p = t.softmax(-1)
+        torch.testing.assert_close(decoupled, (p * (p.log() - s.log_softmax(-1))).sum())
+
+
+@pytest.mark.parametrize("margin", [20.0, 60.0, 1000.0])
+def test_a_sure_teacher_costs_no_accuracy(margin: float) -> None:
+    """At a margin of 20, 1 - p_y is 2e-9 and lost in float32; the ranking of the others must not be."""
+    student, teacher, target = batch(4, 6, dtype=torch.float32)
+    sure = torch.nn.functional.one_hot(target, 6) * margin
+    loss = DKDLoss(temperature=1)(student + sure, teacher + sure, target)
+    exact = DKDLoss(temperature=1)(student.double() + sure, teacher.double() + sure, target)
+    torch.testing.assert_close(loss.double(), exact, rtol=1e-4, atol=1e-6)
+    assert loss.item() > 1
+    assert gradient(loss, student).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_equality_is_zero_with_zero_gradient(dtype: torch.dtype) -> None:
+    student, _, target = batch(4, 7, dtype=dtype)
+    loss = DKDLoss()(student, student, target)
+    assert loss.item() == 0
+    torch.testing.assert_close(gradient(loss, student), torch.zeros_like(student), rtol=0, atol=1e-6)
+
+
+def test_zeros_and_a_batch_of_one() -> None:
+    student = torch.zeros(1, 7, requires_grad=True)
+    loss = DKDLoss()(student, torch.zeros(1, 7), torch.tensor([3]))
+    assert loss.item() == 0
+    torch.testing.assert_close(gradient(loss, student), torch.zeros(1, 7), rtol=0, atol=1e-6)
+
+
+def test_the_teacher_gets_no_gradient() -> None:
+    student, teacher, target = batch(4, 7)
+    DKDLoss()(student, teacher.requires_grad_(), target).backward()
+    assert teacher.grad is None
+    assert student.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+    student, teacher, target = batch(5, 7, dtype=dtype)
+    loss = DKDLoss()(student, teacher, target)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, DKDLoss()(student.float(), teacher.float(), target), rtol=0, atol=0)
+    assert gradient(loss, student).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "target", "message"),
+    [
+        ((2, 7), (2, 9), (2,), r"student has shape \(2, 7\) but teacher has \(2, 9\).*same classes"),
+        ((7,), (7,), (), r"student has shape \(7,\); 2\+ dimensions"),
+        ((2, 7), (2, 7), (3,), r"target has shape \(3,\) but student has \(2, 7\).*\(2,\)"),
+        ((2, 1), (2, 1), (2,), r"student has shape \(2, 1\); dkd needs two classes or more"),
+    ],
+)
+def test_shapes_that_do_not_fit(student: Any, teacher: Any, target: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DKDLoss()(torch.zeros(student), torch.zeros(teacher), torch.zeros(target, dtype=torch.long))
+
+
+def test_labels_that_do_not_fit() -> None:
+    student, teacher, _ = batch(2, 7)
+    with pytest.raises(ValueError, match="target holds 7; with 7 classes, labels are 0 to 6"):
+        DKDLoss()(student, teacher, torch.tensor([0, 7]))
+    with pytest.raises(ValueError, match=r"target holds -100.*masked wrapper"):
+        DKDLoss()(student, teacher, torch.tensor([-100, 1]))
+    with pytest.raises(ValueError, match=r"dtype torch.float32; class indices"):
+        DKDLoss()(student, teacher, torch.zeros(2))
+
+
+def test_setup_refuses_fewer_classes_than_the_data_has() -> None:
+    inputs = {"student": TensorFacts((2, 7), torch.float32)}
+    DKDLoss().setup(Facts(inputs=inputs, num_classes=7))
+    DKDLoss().setup(Facts(inputs=inputs, addresses={"target": "batch:rotation"}, num_classes=8))
+    with pytest.raises(ValueError, match=r"\(2, 7\), 7 classes, but the data set has 8: build the model with 8"):
+        DKDLoss().setup(Facts(inputs=inputs, num_classes=8))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"temperature": 0}, "temperature is 0; it must be above 0"),
+        ({"alpha": -1}, "alpha is -1; it must be 0 or more"),
+        ({"beta": float("nan")}, "beta is nan; it must be 0 or more"),
+    ],
+)
+def test_wrong_params(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DKDLoss(**params)
+
+
+def test_the_schema_agrees_with_the_constructor() -> None:
+    registered = registry().find(Kind.LOSS, "dkd")
+    parameters = inspect.signature(DKDLoss).parameters
+    described = {name: part["default"] for name, part in registered.schema["properties"].items()}
+    assert described == {name: each.default for name, each in parameters.items()}
+    inputs = [each.name for each in registered.component.inputs]
+    assert inputs == list(inspect.signature(DKDLoss.forward).parameters)[1:]
+    assert repr(create("loss", "dkd", beta=2)) == repr(DKDLoss(beta=2))
+
+
+@pytest.mark.parametrize(("param", "value"), [("temperature", 0), ("alpha", -1), ("betta", 1), ("beta", "8")])
+def test_create_refuses_wrong_params(param: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=param):
+        create("loss", "dkd", **{param: value})
+
+
+def test_the_manifest_imports_no_torch() -> None:
+    code = "import sys, kd_plugin_dkd as plugin; plugin.losses(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+CONFIG = """
+version: 1
+models: {student: {}, teacher: {}}
+stages:
+  - name: distil
+    train: [student]
+    losses:
+      dkd: {type: dkd, params: {beta: 2}}
+"""
+
+
+def test_in_an_objective() -> None:
+    models = {"student": nn.Linear(4, 3), "teacher": nn.Linear(4, 3)}
+    batch = {"input": torch.randn(5, 4), "target": torch.arange(5) % 3}
+    objective = build_objective(CONFIG, models=models, example_batch=batch)
+    out = objective(batch)
+    expected = DKDLoss(beta=2)(models["student"](batch["input"]), models["teacher"](batch["input"]), batch["target"])
+    torch.testing.assert_close(out.total, expected)
+    out.total.backward()
+    assert models["student"].weight.grad is not None
+    with pytest.raises(WiringError, match=r"(?s)term 'dkd'.*target = batch:target.*labels are 0 to 2"):
+        objective({**batch, "target": torch.full((5,), 3)})

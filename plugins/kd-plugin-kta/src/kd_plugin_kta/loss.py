@@ -1,0 +1,60 @@
+"""Distance of normalised features."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from kdcore.reduction import check_reduction
+from kdcore.shapes import check_rank, check_same_shape
+
+
+class KTALoss(nn.Module):
+    """Distance of the student's normalised features from the auto-encoder's code of the teacher's.
+
+        d = vec(student) / ||vec(student)||_q - vec(teacher) / ||vec(teacher)||_q
+        p = 1      mean over all elements of |d|
+        other p    mean over samples of ||d||_p
+
+    He, Shen, Tian, Gong, Sun, Yan: Knowledge Adaptation for Efficient Semantic Segmentation, 2019, equation 3.
+    There the norm of each sample is summed; the mean over elements with p = 1 is the published code's.
+    A sample of zeros stays zero.
+
+    The teacher gets no gradient. float16 and bfloat16 are computed in float32.
+
+    Arguments:
+        p: the norm of the difference, 1 or more.
+        q: the norm by which features are divided, 1 or more.
+        reduction: `mean` or `sum`.
+        eps: the length up to which a sample counts as zero, 0 or more.
+    """
+
+    def __init__(self, p: float = 1, q: float = 2, reduction: str = "mean", eps: float = 1e-12) -> None:
+        super().__init__()
+        for name, norm in (("p", p), ("q", q)):
+            if not norm >= 1:
+                raise ValueError(f"{name} is {norm}; it must be 1 or more")
+        if not eps >= 0:
+            raise ValueError(f"eps is {eps}; it must be 0 or more")
+        check_reduction(reduction, ("mean", "sum"))
+        self.p = p
+        self.q = q
+        self.reduction = reduction
+        self.eps = eps
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Compare features (B, ...) of one shape. Raises ValueError where shapes differ."""
+        check_rank(2, student=student, teacher=teacher)
+        check_same_shape(student=student, teacher=teacher)
+        difference = self._normalized(student) - self._normalized(teacher.detach())
+        losses = difference.abs() if self.p == 1 else torch.linalg.vector_norm(difference, self.p, dim=1)
+        return losses.mean() if self.reduction == "mean" else losses.sum()
+
+    def extra_repr(self) -> str:
+        """Say what was configured."""
+        return f"p={self.p}, q={self.q}, reduction={self.reduction!r}, eps={self.eps}"
+
+    def _normalized(self, features: Tensor) -> Tensor:
+        flat = features.flatten(1).to(torch.promote_types(features.dtype, torch.float32))
+        length = torch.linalg.vector_norm(flat, self.q, dim=1, keepdim=True)
+        return flat / torch.where(length > self.eps, length, 1)

@@ -1,0 +1,128 @@
+"""`norm_penalty` against the definition, the value of an earlier system, and at its edges."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kd_plugin_norm_penalty.loss import NormPenaltyLoss
+from torch import Tensor, nn
+
+from kdcore import build_objective, create
+from kdcore.component import Kind
+from kdcore.errors import ConfigError, WiringError
+from kdcore.plugins import registry
+
+textbook = runpy.run_path(str(Path(__file__).with_name("textbook.py")))["norm_penalty"]
+GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
+
+
+def tensor(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+
+def gradient(value: Tensor, leaf: Tensor) -> Tensor:
+    return torch.autograd.grad(value, leaf)[0]
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3])
+@pytest.mark.parametrize("shape", [(5,), (2, 3), (2, 3, 4, 5), (1, 7)])
+def test_value_and_gradient_follow_the_definition(shape: tuple[int, ...], p: float) -> None:
+    x = tensor(*shape)
+    loss, expected = NormPenaltyLoss(p)(x), textbook(x, p)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient(loss, x), gradient(expected, x))
+
+
+@pytest.mark.parametrize("p", [1, 2, 2.5])
+def test_gradcheck(p: float) -> None:
+    assert torch.autograd.gradcheck(NormPenaltyLoss(p), (tensor(3, 4),))
+
+
+def test_golden() -> None:
+    x = torch.tensor(GOLDEN["input"], dtype=torch.float64, requires_grad=True)
+    loss = NormPenaltyLoss()(x)
+    assert loss.item() == pytest.approx(GOLDEN["value"], rel=1e-12)
+    torch.testing.assert_close(gradient(loss, x), torch.tensor(GOLDEN["gradient"], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 2, 3])
+def test_zeros_are_finite(p: float) -> None:
+    x = torch.zeros(1, 3, requires_grad=True)
+    loss = NormPenaltyLoss(p)(x)
+    assert loss.item() == 0
+    assert not gradient(loss, x).any()
+    some = torch.tensor([0.0, 2.0, 0.0], requires_grad=True)
+    loss = NormPenaltyLoss(p)(some)
+    assert loss.item() == pytest.approx(2)
+    torch.testing.assert_close(gradient(loss, some), torch.tensor([0.0, 1.0, 0.0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+    x = (500 * tensor(5, 7).detach()).to(dtype).requires_grad_()  # its squares are beyond float16
+    loss = NormPenaltyLoss(p=2)(x)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, NormPenaltyLoss(p=2)(x.float()), rtol=0, atol=0)
+    assert gradient(loss, x).dtype == dtype
+
+
+def test_integers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"input has dtype torch.int64; a norm to learn from needs floating-point"):
+        NormPenaltyLoss()(torch.arange(3))
+
+
+@pytest.mark.parametrize("p", [0.5, float("nan"), float("inf")])
+def test_wrong_params(p: float) -> None:
+    with pytest.raises(ValueError, match=f"p is {p}; it must be a number of 1 or more"):
+        NormPenaltyLoss(p)
+
+
+def test_the_schema_agrees_with_the_constructor() -> None:
+    registered = registry().find(Kind.LOSS, "norm_penalty")
+    parameters = inspect.signature(NormPenaltyLoss).parameters
+    described = {key: part["default"] for key, part in registered.schema["properties"].items()}
+    assert described == {key: each.default for key, each in parameters.items()}
+    inputs = [each.name for each in registered.component.inputs]
+    assert inputs == list(inspect.signature(NormPenaltyLoss.forward).parameters)[1:]
+    params: dict[str, Any]
+    for params in ({"p": 0.5}, {"module_io": "output"}):
+        with pytest.raises(ConfigError, match=next(iter(params))):
+            create("loss", "norm_penalty", **params)
+
+
+def test_the_manifest_imports_no_torch() -> None:
+    code = "import sys, kd_plugin_norm_penalty as plugin; plugin.losses(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+CONFIG = """
+version: 1
+models: {student: {}}
+stages:
+  - name: sparse
+    train: [student]
+    losses:
+      penalty: {type: norm_penalty, weight: 0.5, inputs: {input: "student:0"}}
+"""
+
+
+def test_in_an_objective() -> None:
+    models = {"student": nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 3))}
+    batch = {"input": torch.randn(5, 4)}
+    out = build_objective(CONFIG, models=models, example_batch=batch)(batch)
+    torch.testing.assert_close(out.total, 0.5 * models["student"][0](batch["input"]).abs().sum())
+    out.total.backward()
+    assert models["student"][0].weight.grad is not None
+    assert models["student"][1].weight.grad is None
+    wrong = CONFIG + "      shown: {type: norm_penalty, inputs: {input: batch:label}}\n"
+    with pytest.raises(WiringError, match=r"term 'shown'.*input = batch:label.*floating-point numbers"):
+        build_objective(wrong, models=models, example_batch={**batch, "label": torch.arange(5)})

@@ -1,0 +1,180 @@
+"""`skd_direction` against the paper's formula, the value of an earlier system, and at its edges."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from kd_plugin_skd.loss import SKDDirectionLoss
+from torch import Tensor, nn
+
+from kdcore import build_objective, create
+from kdcore.component import Kind
+from kdcore.errors import ConfigError, WiringError
+from kdcore.plugins import registry
+
+textbook = runpy.run_path(str(Path(__file__).with_name("textbook.py")))["skd_direction"]
+GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
+
+
+def logits(batch: int, *classes: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    both = classes if len(classes) == 2 else classes * 2
+    student, teacher = (torch.randn(batch, count, generator=generator, dtype=torch.float64) for count in both)
+    return student.to(dtype).requires_grad_(), teacher.to(dtype)
+
+
+def gradient(value: Tensor, leaf: Tensor) -> Tensor:
+    return torch.autograd.grad(value, leaf)[0]
+
+
+@pytest.mark.parametrize("tikhonov", [0.01, 0.1, 10])
+@pytest.mark.parametrize(("batch", "classes"), [(6, (4,)), (2, (5,)), (5, (3, 7)), (3, (20,))])
+def test_value_and_gradient_follow_the_paper(batch: int, classes: tuple[int, ...], tikhonov: float) -> None:
+    student, teacher = logits(batch, *classes)
+    loss, expected = SKDDirectionLoss(tikhonov)(student, teacher), textbook(student, teacher, tikhonov)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient(loss, student), gradient(expected, student))
+
+
+def test_gradcheck() -> None:
+    student, teacher = logits(4, 3)
+    assert torch.autograd.gradcheck(lambda student: SKDDirectionLoss()(student, teacher), (student,))
+
+
+def test_golden() -> None:
+    student = torch.tensor(GOLDEN["student"], dtype=torch.float64, requires_grad=True)
+    loss = SKDDirectionLoss()(student, torch.tensor(GOLDEN["teacher"], dtype=torch.float64))
+    assert loss.item() == pytest.approx(GOLDEN["value"], rel=1e-10)
+    torch.testing.assert_close(gradient(loss, student), torch.tensor(GOLDEN["gradient"], dtype=torch.float64))
+
+
+def test_with_a_large_tikhonov_it_is_the_plain_distance() -> None:
+    student, teacher = logits(6, 4)
+    rows = [F.normalize(each) for each in (student, teacher)]
+    plain = (rows[0] @ rows[0].T - rows[1] @ rows[1].T).norm(dim=1).mean()
+    torch.testing.assert_close(SKDDirectionLoss(1e6)(student, teacher) * 1e3, plain, rtol=1e-5, atol=0)
+
+
+def test_lengths_and_rotations_do_not_matter() -> None:
+    student, teacher = logits(6, 4)
+    lengths = torch.arange(1.0, 7).double()[:, None]
+    rotation = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))[0]
+    loss = SKDDirectionLoss()
+    torch.testing.assert_close(loss(lengths * student @ rotation, teacher), loss(student, teacher))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_equality_is_zero_with_zero_gradient(dtype: torch.dtype) -> None:
+    student, _ = logits(6, 4, dtype=dtype)
+    loss = SKDDirectionLoss()(student, student)
+    assert loss.item() == 0
+    assert not gradient(loss, student).any()
+
+
+def test_float32_is_accurate_close_to_equality() -> None:
+    student, _ = logits(32, 10)
+    near = student.detach() + 1e-4 * torch.randn(
+        32, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
+    single = student.detach().float().requires_grad_()
+    loss = SKDDirectionLoss()(single, near.float())
+    expected = SKDDirectionLoss()(single.double(), near.float().double())
+    torch.testing.assert_close(loss.double(), expected, rtol=1e-3, atol=0)
+    torch.testing.assert_close(gradient(loss, single), gradient(expected, single), rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("side", ["student", "teacher", "both"])
+def test_samples_of_zeros_are_finite(side: str) -> None:
+    student, teacher = logits(4, 3, dtype=torch.float32)
+    with torch.no_grad():
+        for each in {"student": [student], "teacher": [teacher], "both": [student, teacher]}[side]:
+            each[1] = 0
+    loss = SKDDirectionLoss()(student, teacher)
+    assert loss.isfinite()
+    assert gradient(loss, student).isfinite().all()
+    assert SKDDirectionLoss()(torch.zeros(3, 4), torch.zeros(3, 4)).item() == 0
+
+
+def test_the_teacher_gets_no_gradient() -> None:
+    student, teacher = logits(4, 3)
+    SKDDirectionLoss()(student, teacher.requires_grad_()).backward()
+    assert teacher.grad is None
+    assert student.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+    student, teacher = logits(5, 7, dtype=dtype)
+    loss = SKDDirectionLoss()(student, teacher)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, SKDDirectionLoss()(student.float(), teacher.float()), rtol=0, atol=0)
+    assert gradient(loss, student).dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "message"),
+    [
+        ((1, 7), (1, 7), r"student has shape \(1, 7\); skd_direction compares samples.*two or more \(drop_last"),
+        ((2, 7), (3, 7), "student has 2 rows, teacher has 3 rows"),
+        ((7,), (7,), r"student has shape \(7,\); 2\+ dimensions"),
+    ],
+)
+def test_shapes_that_do_not_fit(student: Any, teacher: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SKDDirectionLoss()(torch.zeros(student), torch.zeros(teacher))
+
+
+@pytest.mark.parametrize("tikhonov", [0, -1, float("nan")])
+def test_wrong_params(tikhonov: float) -> None:
+    with pytest.raises(ValueError, match=f"tikhonov is {tikhonov}; it must be above 0"):
+        SKDDirectionLoss(tikhonov)
+
+
+def test_the_schema_agrees_with_the_constructor() -> None:
+    registered = registry().find(Kind.LOSS, "skd_direction")
+    parameters = inspect.signature(SKDDirectionLoss).parameters
+    described = {key: part["default"] for key, part in registered.schema["properties"].items()}
+    assert described == {key: each.default for key, each in parameters.items()}
+    inputs = [each.name for each in registered.component.inputs]
+    assert inputs == list(inspect.signature(SKDDirectionLoss.forward).parameters)[1:]
+    for param, value in (("tikhonov", 0), ("temperature", 4)):
+        with pytest.raises(ConfigError, match=param):
+            create("loss", "skd_direction", **{param: value})
+
+
+def test_the_manifest_imports_no_torch() -> None:
+    code = "import sys, kd_plugin_skd as plugin; plugin.losses(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+CONFIG = """
+version: 1
+models: {student: {}, teacher: {}}
+stages:
+  - name: distil
+    train: [student]
+    losses:
+      direction: {type: skd_direction, params: {tikhonov: 0.5}}
+"""
+
+
+def test_in_an_objective() -> None:
+    models = {"student": nn.Linear(4, 3), "teacher": nn.Linear(4, 3)}
+    batch = {"input": torch.randn(5, 4)}
+    objective = build_objective(CONFIG, models=models, example_batch=batch)
+    out = objective(batch)
+    expected = SKDDirectionLoss(0.5)(models["student"](batch["input"]), models["teacher"](batch["input"]))
+    torch.testing.assert_close(out.total, expected)
+    out.total.backward()
+    assert models["student"].weight.grad is not None
+    with pytest.raises(WiringError, match=r"(?s)term 'direction'.*student = student.*needs two or more"):
+        objective({"input": batch["input"][:1]})

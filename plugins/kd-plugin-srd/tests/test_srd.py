@@ -1,0 +1,198 @@
+"""`srd` against the formula, the value of an earlier system, and at its edges."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kd_plugin_srd.loss import SRDLoss
+from kd_plugin_srd.projector import SRDProjector
+from torch import Tensor, nn
+
+from kdcore import build_objective, create
+from kdcore.component import Kind
+from kdcore.errors import ConfigError, WiringError
+from kdcore.plugins import registry
+
+textbook = runpy.run_path(str(Path(__file__).with_name("textbook.py")))["srd"]
+GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
+LEARNED = ("student", "student_feature")
+
+
+def batch(size: int = 5, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"student": (size, 7), "teacher": (size, 7), "student_feature": (size, 4), "teacher_feature": (size, 4)}
+    drawn = {key: torch.randn(shape, generator=generator, dtype=torch.float64) for key, shape in shapes.items()}
+    return {key: value.to(dtype).requires_grad_(key in LEARNED) for key, value in drawn.items()}
+
+
+def gradients(value: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
+    return list(torch.autograd.grad(value, [inputs[key] for key in LEARNED]))
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"exponent": 1}, {"exponent": 2, "temperature": 3}, {"exponent": 3.5}, {"feature_weight": 0}]
+)
+@pytest.mark.parametrize("size", [5, 1])
+def test_value_and_gradient_follow_the_formula(size: int, params: dict[str, Any]) -> None:
+    inputs = batch(size)
+    loss, expected = SRDLoss(**params)(**inputs), textbook(**inputs, **params)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradients(loss, inputs), gradients(expected, inputs))
+
+
+def test_gradcheck() -> None:
+    inputs = batch(3)
+
+    def call(*values: Tensor) -> Tensor:
+        return SRDLoss()(**{**inputs, **dict(zip(LEARNED, values, strict=True))})
+
+    assert torch.autograd.gradcheck(call, tuple(inputs[key] for key in LEARNED))
+
+
+def test_golden() -> None:
+    inputs = {key: torch.tensor(value, dtype=torch.float64) for key, value in GOLDEN["inputs"].items()}
+    for key in LEARNED:
+        inputs[key].requires_grad_()
+    loss = SRDLoss(reduction="batchmean")(**inputs)
+    assert loss.item() == pytest.approx(GOLDEN["value"], rel=1e-10)
+    for key, gradient in zip(LEARNED, gradients(loss, inputs), strict=True):
+        torch.testing.assert_close(gradient, torch.tensor(GOLDEN["gradients"][key], dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("reduction", "factor"), [("batchmean", 1), ("sum", 5), ("elementwise_mean", 1 / 7)])
+def test_the_reduction_is_that_of_the_logits(reduction: str, factor: float) -> None:
+    inputs = batch()
+    only_logits = SRDLoss(feature_weight=0)(**inputs)
+    torch.testing.assert_close(SRDLoss(feature_weight=0, reduction=reduction)(**inputs), factor * only_logits)
+    features = SRDLoss()(**inputs) - only_logits
+    torch.testing.assert_close(SRDLoss(reduction=reduction)(**inputs), factor * only_logits + features)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("exponent", [1, 2, 4, 3.5])
+def test_equality_is_finite_with_zero_gradient(exponent: float, dtype: torch.dtype) -> None:
+    inputs = batch(dtype=dtype)
+    same = {**inputs, "teacher": inputs["student"], "teacher_feature": inputs["student_feature"]}
+    loss = SRDLoss(exponent)(**same)
+    assert loss.item() == pytest.approx(2 * math.log(torch.finfo(dtype).tiny), rel=1e-5)
+    for gradient in gradients(loss, inputs):
+        torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-7)
+
+
+def test_zeros_and_dead_features_are_finite() -> None:
+    inputs = batch(dtype=torch.float32)
+    with torch.no_grad():
+        inputs["student_feature"][:, 1] = 0
+        inputs["teacher_feature"][:, 1] = 0
+    loss = SRDLoss()(**inputs)
+    assert loss.isfinite()
+    assert all(gradient.isfinite().all() for gradient in gradients(loss, inputs))
+    assert SRDLoss()(**{key: torch.zeros_like(value) for key, value in inputs.items()}).isfinite()
+
+
+def test_the_teacher_gets_no_gradient() -> None:
+    inputs = {key: value.requires_grad_() for key, value in batch().items()}
+    SRDLoss()(**inputs).backward()
+    assert {key for key, value in inputs.items() if value.grad is not None} == set(LEARNED)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+    inputs = batch(dtype=dtype)
+    loss = SRDLoss()(**inputs)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, SRDLoss()(**{key: value.float() for key, value in inputs.items()}), rtol=0, atol=0)
+    assert all(gradient.dtype == dtype for gradient in gradients(loss, inputs))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"teacher": (5, 9)}, r"student has shape \(5, 7\) but teacher has \(5, 9\).*same classes"),
+        ({"student": (7,), "teacher": (7,)}, r"student has shape \(7,\); 2\+ dimensions"),
+        ({"teacher_feature": (5, 6)}, r"student_feature has shape \(5, 4\) but teacher_feature has \(5, 6\)"),
+        ({"student": (3, 7), "teacher": (3, 7)}, "student has 3 rows, student_feature has 5 rows"),
+    ],
+)
+def test_shapes_that_do_not_fit(shapes: dict[str, tuple[int, ...]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SRDLoss()(**{**batch(), **{key: torch.zeros(shape) for key, shape in shapes.items()}})
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"exponent": 0.5}, r"exponent is 0\.5; it must be 1 or more"),
+        ({"temperature": 0}, "temperature is 0; it must be above 0"),
+        ({"feature_weight": -1}, "feature_weight is -1; it must be 0 or more"),
+        ({"reduction": "tokens"}, "'tokens'; it must be one of mean, batchmean, sum, elementwise_mean"),
+    ],
+)
+def test_wrong_params(params: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SRDLoss(**params)
+    with pytest.raises(ConfigError, match=next(iter(params))):
+        create("loss", "srd", **params)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "made"), [(Kind.LOSS, "srd", SRDLoss), (Kind.ADAPTER, "srd_projector", SRDProjector)]
+)
+def test_the_schemas_agree_with_the_constructors(kind: Kind, name: str, made: type[nn.Module]) -> None:
+    registered = registry().find(kind, name)
+    parameters = inspect.signature(made).parameters
+    described = {key: part["default"] for key, part in registered.schema["properties"].items()}
+    assert described == {key: each.default for key, each in parameters.items()}
+    inputs = [each.name for each in registered.component.inputs]
+    assert inputs == list(inspect.signature(made.forward).parameters)[1:]
+
+
+def test_the_manifest_imports_no_torch() -> None:
+    code = "import sys, kd_plugin_srd as plugin; plugin.losses(), plugin.adapters(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+CONFIG = """
+version: 1
+models: {student: {}, teacher: {}}
+adapters:
+  project: {type: srd_projector, inputs: {x: "student:0"}, like: "teacher:0"}
+  standard: {type: srd_projector, params: {linear: false}, inputs: {x: "teacher:0"}}
+stages:
+  - name: distil
+    train: [student, project]
+    losses:
+      srd: {type: srd, inputs: {student_feature: project, teacher_feature: standard}}
+"""
+
+
+def test_in_an_objective() -> None:
+    models = {
+        name: nn.Sequential(nn.Conv1d(2, width, 1), nn.Flatten(), nn.Linear(4 * width, 5))
+        for name, width in (("student", 3), ("teacher", 6))
+    }
+    batch = {"input": torch.randn(6, 2, 4)}
+    objective = build_objective(CONFIG, models=models, example_batch=batch)
+    out = objective(batch)
+    project = next(each for each in objective.modules() if isinstance(each, SRDProjector) and each.linear)
+    assert project.layer is not None
+    assert project.layer.weight.shape == (6, 3)
+    maps = [models[name][0](batch["input"]) for name in ("student", "teacher")]
+    logits = [models[name](batch["input"]) for name in ("student", "teacher")]
+    expected = SRDLoss()(*logits, project(maps[0]), SRDProjector(linear=False)(maps[1]))
+    torch.testing.assert_close(out.total, expected)
+    out.total.backward()
+    assert project.layer.weight.grad is not None
+    objective.eval()
+    torch.testing.assert_close(objective(batch).total, expected)
+    with pytest.raises(WiringError, match=r"(?s)project.*needs two"):
+        objective({"input": batch["input"][:1]})

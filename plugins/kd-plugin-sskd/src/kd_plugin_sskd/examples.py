@@ -1,0 +1,39 @@
+"""Examples on which the conformance checks run."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from kdcore.testing import Example
+
+CLASSES, DIM = 5, 6
+
+
+def rows(generator: Generator, batch: int) -> dict[str, Tensor]:
+    """Return logits and embeddings of images and their rotations."""
+    sizes = {"student": CLASSES, "teacher": CLASSES, "student_embedding": DIM, "teacher_embedding": DIM}
+    made = {name: torch.randn(4 * batch, size, generator=generator) for name, size in sizes.items()}
+    return {**made, "target": torch.randint(CLASSES, (batch,), generator=generator)}
+
+
+def embedding(generator: Generator, batch: int) -> dict[str, Tensor]:
+    """Return embeddings of images and their rotations."""
+    return {"embedding": torch.randn(4 * batch, DIM, generator=generator)}
+
+
+def features(generator: Generator, batch: int) -> dict[str, Tensor]:
+    """Return feature maps."""
+    return {"x": torch.randn(batch, 3, 2, 2, generator=generator)}
+
+
+FOURS = {
+    "batch_order": "rows come in fours, an image and its rotations",
+    "halves": "a rotated image is compared with all images of the batch",
+}
+EXAMPLES = {
+    "sskd": [Example(inputs=rows, skip=FOURS)],
+    "sskd_auxiliary": [Example(inputs=embedding, skip=FOURS)],
+    "sskd_head": [Example(inputs=features)],
+    "rotated": [Example(params={"dataset": {"type": "digits", "params": {"samples_per_class": 2}}})],
+}
