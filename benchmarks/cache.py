@@ -69,7 +69,8 @@ class CNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify images (B, 3, 32, 32)."""
-        return self.fc(self.block3(self.block2(self.block1(x))).mean((2, 3)))
+        logits: Tensor = self.fc(self.block3(self.block2(self.block1(x))).mean((2, 3)))
+        return logits
 
 
 class RandomImages(Dataset[dict[str, Tensor]]):
@@ -172,7 +173,7 @@ def reading(folder: Path) -> None:
         torch.save(row.clone(), folder / "files" / f"{index}.pt")
     sizes = [file.stat() for file in (folder / "files").iterdir()]
     length, room = sum(each.st_size for each in sizes), 512 * sum(each.st_blocks for each in sizes)
-    order = torch.randperm(samples, generator=torch.Generator().manual_seed(0)).split(BATCH)
+    order = torch.randperm(samples, generator=torch.Generator().manual_seed(0)).split(BATCH)  # type: ignore[no-untyped-call]
 
     def files() -> float:
         start = time.process_time()
@@ -188,7 +189,8 @@ def reading(folder: Path) -> None:
         (folder / name).mkdir()
         options = {"samples": samples, "rows_per_sample": 1, "device": CPU, "tell": print}
         store = Store(folder / name, [teacher], config, **options)  # type: ignore[arg-type]
-        for indices, rows in zip(torch.arange(samples).split(BATCH), logits.split(BATCH), strict=True):
+        parts = (each.split(BATCH) for each in (torch.arange(samples), logits))  # type: ignore[no-untyped-call]
+        for indices, rows in zip(*parts, strict=True):
             store.store(indices, {teacher: rows})
 
         def read(store: Store = store) -> float:

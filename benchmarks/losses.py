@@ -41,14 +41,14 @@ class Case:
     """
 
     name: str
-    fast: Callable[[], Callable[..., Any]]
-    textbook: Callable[[], Callable[..., Any]]
-    inputs: Callable[[], Inputs]
+    fast: Callable[..., Callable[..., Any]]
+    textbook: Callable[..., Callable[..., Any]]
+    inputs: Callable[..., Inputs]
     rounds: int = 7
     reached: float | None = None
 
 
-def tests_of(plugin: str, module: str = "textbook") -> ModuleType:
+def textbook_forms(plugin: str, module: str = "textbook") -> ModuleType:
     """Return a module of a plugin's tests, where the textbook forms live."""
     file = HERE.parent / "plugins" / plugin / "tests" / f"{module}.py"
     spec = importlib.util.spec_from_file_location(f"{plugin.replace('-', '_')}_{module}", file)
@@ -90,7 +90,8 @@ def compare(case: Case) -> tuple[float, float]:
 def peak(case: Case, form: str) -> float:
     """Return how many MiB one pass needs beyond its inputs, in a process of its own."""
     command = [sys.executable, str(Path(__file__).resolve()), "--peak", form, case.name]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603 - it runs itself
+    return float(done.stdout)
 
 
 def measured_peak(case: Case, form: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from losses import Case, Inputs, tests_of
+from losses import Case, Inputs, textbook_forms
 
 from kdcore import create
 
@@ -17,7 +17,7 @@ CASES = [
     Case(
         f"cckd B{shape[0]} {'x'.join(map(str, shape[1:]))}",
         lambda: create("loss", "cckd"),
-        lambda: tests_of("kd-plugin-cckd").cckd,
+        lambda: textbook_forms("kd-plugin-cckd").cckd,
         lambda shape=shape: features(*shape),
         rounds=rounds,
         reached=reached,

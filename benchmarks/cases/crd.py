@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from losses import Case, Inputs, tests_of
+from losses import Case, Inputs, textbook_forms
 from torch import Tensor
 
 from kdcore import create
@@ -25,7 +25,7 @@ def textbook(samples: int) -> Callable[..., Tensor]:
     """Return the textbook form with banks of its own."""
     bound = (3 / DIM) ** 0.5
     banks = (torch.empty(samples, DIM).uniform_(-bound, bound) for _ in range(2))
-    return tests_of("kd-plugin-crd").TextbookCRD(*banks)  # type: ignore[no-any-return]
+    return textbook_forms("kd-plugin-crd").TextbookCRD(*banks)  # type: ignore[no-any-return]
 
 
 CASES = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from losses import Case, Inputs, tests_of
+from losses import Case, Inputs, textbook_forms
 
 from kdcore import create
 
@@ -18,7 +18,7 @@ CASES = [
     Case(
         f"cwd B{batch} {channels}x{side}x{side}",
         lambda: create("loss", "cwd"),
-        lambda: tests_of("kd-plugin-cwd").cwd_at_once,
+        lambda: textbook_forms("kd-plugin-cwd").cwd_at_once,
         lambda size=(batch, channels, side): maps(*size),
         rounds=rounds,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from losses import Case, Inputs, tests_of
+from losses import Case, Inputs, textbook_forms
 
 from kdcore import create
 
@@ -25,7 +25,7 @@ CASES = [
         Case(
             f"dist B{batch} C{classes}",
             lambda: create("loss", "dist"),
-            lambda: tests_of("kd-plugin-dist").dist,
+            lambda: textbook_forms("kd-plugin-dist").dist,
             lambda batch=batch, classes=classes: logits(batch, classes),
             rounds=rounds,
         )
@@ -35,7 +35,7 @@ CASES = [
         Case(
             f"dist_plus B{batch} {channels}x{side}x{side}",
             lambda: create("loss", "dist_plus"),
-            lambda: tests_of("kd-plugin-dist").dist_plus,
+            lambda: textbook_forms("kd-plugin-dist").dist_plus,
             lambda size=(batch, channels, side): features(*size),
             rounds=11,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from losses import Case, Inputs, tests_of
+from losses import Case, Inputs, textbook_forms
 
 from kdcore import create
 
@@ -22,7 +22,7 @@ CASES = [
     Case(
         f"fsp B{shape[0]} {'x'.join(map(str, shape[1:]))}",
         lambda: create("loss", "fsp"),
-        lambda: tests_of("kd-plugin-fsp").fsp,
+        lambda: textbook_forms("kd-plugin-fsp").fsp,
         lambda shape=shape: maps(*shape),
         rounds=rounds,
         reached=reached,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from losses import Case, Inputs, tests_of
+from losses import Case, Inputs, textbook_forms
 
 from kdcore import create
 
@@ -18,7 +18,7 @@ CASES = [
         Case(
             f"affinity {axis} B{shape[0]} {'x'.join(map(str, shape[1:]))}",
             lambda axis=axis: create("loss", "affinity", axis=axis),
-            lambda axis=axis: getattr(tests_of("kd-plugin-kta"), f"by_{axis}"),
+            lambda axis=axis: getattr(textbook_forms("kd-plugin-kta"), f"by_{axis}"),
             lambda shape=shape: maps(*shape),
             rounds=5,
             reached=reached,
@@ -32,7 +32,7 @@ CASES = [
     Case(
         "kta B64 256x7x7",
         lambda: create("loss", "kta"),
-        lambda: tests_of("kd-plugin-kta").kta,
+        lambda: textbook_forms("kd-plugin-kta").kta,
         lambda: maps(64, 256, 7, 7),
     ),
 ]

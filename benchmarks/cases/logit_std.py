@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from losses import Case, Inputs, tests_of
+from losses import Case, Inputs, textbook_forms
 from torch import Tensor
 
 from kdcore import create
@@ -11,7 +11,7 @@ from kdcore import create
 
 def textbook(student: Tensor, teacher: Tensor) -> Tensor:
     """Average the textbook form over the distributions."""
-    losses: Tensor = tests_of("kd-plugin-logit-std").logit_std_kd(student, teacher)
+    losses: Tensor = textbook_forms("kd-plugin-logit-std").logit_std_kd(student, teacher)
     return losses.mean()
 
 

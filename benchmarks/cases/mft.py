@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from losses import Case, Inputs, tests_of
+from losses import Case, Inputs, textbook_forms
 
 from kdcore import create
 
@@ -22,7 +22,7 @@ CASES = [
     Case(
         f"mft B{batch} C{classes}",
         lambda: create("loss", "mft", **PARAMS),
-        lambda: partial(tests_of("kd-plugin-mlp-mft").mft_at_once, **PARAMS),
+        lambda: partial(textbook_forms("kd-plugin-mlp-mft").mft_at_once, **PARAMS),
         lambda batch=batch, classes=classes: inputs(batch, classes),
         rounds=rounds,
     )

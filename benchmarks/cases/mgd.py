@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from losses import Case, tests_of
+from losses import Case, textbook_forms
 from torch import Tensor
 
 from kdcore import create
@@ -14,7 +14,7 @@ from kdcore import create
 def textbook(student: int, teacher: int) -> Callable[..., Tensor]:
     """Return the textbook form, with the weights of a loss and a mask for each step."""
     weights = dict(create("loss", "mgd", student_channels=student, teacher_channels=teacher).named_parameters())
-    form = tests_of("kd-plugin-mgd").mgd
+    form = textbook_forms("kd-plugin-mgd").mgd
 
     def step(student: Tensor, teacher: Tensor) -> Tensor:
         mask = torch.where(torch.rand(len(student), 1, *student.shape[2:]) > 0.35, 0.0, 1.0)

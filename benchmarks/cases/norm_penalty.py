@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-from losses import Case, tests_of
+from losses import Case, textbook_forms
 
 from kdcore import create
 
@@ -13,7 +13,7 @@ CASES = [
     Case(
         f"norm_penalty p{p} 64x{channels}x{side}x{side}",
         lambda p=p: create("loss", "norm_penalty", p=p),
-        lambda p=p: partial(tests_of("kd-plugin-norm-penalty").norm_penalty, p=p),
+        lambda p=p: partial(textbook_forms("kd-plugin-norm-penalty").norm_penalty, p=p),
         lambda channels=channels, side=side: {"input": torch.randn(64, channels, side, side, requires_grad=True)},
         rounds=31,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from losses import Case, Inputs, tests_of
+from losses import Case, Inputs, textbook_forms
 
 from kdcore import create
 
@@ -20,7 +20,7 @@ CASES = [
     Case(
         f"nst B{shape[0]} {'x'.join(map(str, shape[1:]))}",
         lambda: create("loss", "nst"),
-        lambda: tests_of("kd-plugin-nst").nst,
+        lambda: textbook_forms("kd-plugin-nst").nst,
         lambda shape=shape: maps(*shape),
         rounds=rounds,
         reached=reached,

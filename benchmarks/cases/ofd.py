@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from losses import Case, Inputs, tests_of
+from losses import Case, Inputs, textbook_forms
 from torch import nn
 
 from kdcore import create
@@ -20,7 +20,7 @@ CASES = [
     Case(
         f"ofd B64 {'x'.join(map(str, shape))}",
         lambda: create("loss", "ofd"),
-        lambda: tests_of("kd-plugin-ofd").ofd,
+        lambda: textbook_forms("kd-plugin-ofd").ofd,
         lambda shape=shape: inputs(64, *shape),
     )
     for shape in ((512, 7, 7), (64, 28, 28))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from losses import Case, tests_of
+from losses import Case, textbook_forms
 
 from kdcore import create
 
@@ -11,7 +11,7 @@ CASES = [
     Case(
         f"pad_l2 B{batch} D{dim}",
         lambda: create("loss", "pad_l2"),
-        lambda: tests_of("kd-plugin-pad").pad_l2,
+        lambda: textbook_forms("kd-plugin-pad").pad_l2,
         lambda shape=(batch, dim): {
             "student": torch.randn(shape, requires_grad=True),
             "teacher": torch.randn(shape),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from losses import Case, Inputs, tests_of
+from losses import Case, Inputs, textbook_forms
 
 from kdcore import create
 
@@ -17,7 +17,7 @@ CASES = [
     Case(
         f"pkt B{shape[0]} {'x'.join(map(str, shape[1:]))}",
         lambda: create("loss", "pkt"),
-        lambda: tests_of("kd-plugin-pkt").pkt,
+        lambda: textbook_forms("kd-plugin-pkt").pkt,
         lambda shape=shape: features(*shape),
         rounds=rounds,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from losses import Case, tests_of
+from losses import Case, textbook_forms
 
 from kdcore import create
 
@@ -11,7 +11,7 @@ CASES = [
     Case(
         f"hierarchical_context B{batch} {channels}x{size}x{size}",
         lambda: create("loss", "hierarchical_context"),
-        lambda: tests_of("kd-plugin-review-kd").hierarchical_context,
+        lambda: textbook_forms("kd-plugin-review-kd").hierarchical_context,
         lambda shape=(batch, channels, size, size): {
             "student": torch.randn(shape, requires_grad=True),
             "teacher": torch.randn(shape),

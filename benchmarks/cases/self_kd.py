@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from losses import Case, Inputs, tests_of
+from losses import Case, Inputs, textbook_forms
 from torch import Tensor
 
 from kdcore import create
@@ -13,7 +13,7 @@ from kdcore import create
 
 def textbook(divergence: str) -> Callable[..., Tensor]:
     """Average the textbook form over the distributions."""
-    form = tests_of("kd-plugin-self-kd").self_kd
+    form = textbook_forms("kd-plugin-self-kd").self_kd
     return lambda student, teacher: form(student, teacher, divergence).mean()
 
 

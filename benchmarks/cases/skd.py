@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from losses import Case, Inputs, tests_of
+from losses import Case, Inputs, textbook_forms
 
 from kdcore import create
 
@@ -17,7 +17,7 @@ CASES = [
     Case(
         f"skd_direction B{batch} C{classes}",
         lambda: create("loss", "skd_direction"),
-        lambda: tests_of("kd-plugin-skd").skd_direction,
+        lambda: textbook_forms("kd-plugin-skd").skd_direction,
         lambda batch=batch, classes=classes: logits(batch, classes),
         rounds=rounds,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from losses import Case, Inputs, tests_of
+from losses import Case, Inputs, textbook_forms
 
 from kdcore import create
 
@@ -22,7 +22,7 @@ CASES = [
     Case(
         f"srd B{batch} C{classes} D{features}",
         lambda: create("loss", "srd"),
-        lambda: tests_of("kd-plugin-srd").srd,
+        lambda: textbook_forms("kd-plugin-srd").srd,
         lambda size=(batch, classes, features): inputs(*size),
         rounds=rounds,
     )

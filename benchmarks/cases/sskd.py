@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from losses import Case, Inputs, tests_of
+from losses import Case, Inputs, textbook_forms
 
 from kdcore import create
 
@@ -24,7 +24,7 @@ CASES = [
         Case(
             f"sskd_auxiliary B{rows} D{dim}",
             lambda: create("loss", "sskd_auxiliary"),
-            lambda: tests_of("kd-plugin-sskd").auxiliary,
+            lambda: textbook_forms("kd-plugin-sskd").auxiliary,
             lambda rows=rows, dim=dim: {"embedding": torch.randn(rows, dim, requires_grad=True)},
             reached=reached,
         )
@@ -33,7 +33,7 @@ CASES = [
     Case(
         "sskd B256 D512 C100",
         lambda: create("loss", "sskd"),
-        lambda: tests_of("kd-plugin-sskd").sskd,
+        lambda: textbook_forms("kd-plugin-sskd").sskd,
         lambda: inputs(256, 512, 100),
     ),
 ]

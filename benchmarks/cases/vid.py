@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from losses import Case, Inputs, tests_of
+from losses import Case, Inputs, textbook_forms
 
 from kdcore import create
 
@@ -21,7 +21,7 @@ CASES = [
     Case(
         f"vid B{shape[0]} {'x'.join(map(str, shape[1:]))}",
         lambda: create("loss", "vid"),
-        lambda: tests_of("kd-plugin-vid").vid,
+        lambda: textbook_forms("kd-plugin-vid").vid,
         lambda shape=shape: features(*shape),
         rounds=rounds,
         reached=reached,

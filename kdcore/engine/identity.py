@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from kdcore import __version__
-from kdcore.config.config import Config, Part
+from kdcore.config.config import AdapterConfig, Config, ModelConfig, Part
 from kdcore.engine.data import Datasets
 from kdcore.engine.folder import write_atomically
 from kdcore.errors import RunError
@@ -143,7 +143,8 @@ def _parts(config: Config) -> Iterator[Part]:
 
 
 def _weights_files(config: Config) -> Iterator[tuple[str, str]]:
-    for part in (*config.models.values(), *config.adapters.values()):
+    parts: list[ModelConfig | AdapterConfig] = [*config.models.values(), *config.adapters.values()]
+    for part in parts:
         if part.weights is not None and part.weights.file is not None:
             yield part.name, part.weights.file
 

@@ -25,12 +25,12 @@ class TensorBoard:
         with disk_errors(self._folder):
             if stage not in self._writers:
                 folder = str(self._folder / stage)
-                self._writers[stage] = SummaryWriter(folder, purge_step=step)  # type: ignore[no-untyped-call]
+                self._writers[stage] = SummaryWriter(folder, purge_step=step)
             writer = self._writers[stage]
             for name, value in metrics.items():
-                writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+                writer.add_scalar(name, value, step)
             for index, value in enumerate(lr):
-                writer.add_scalar(f"lr/{index}", value, step)  # type: ignore[no-untyped-call]
+                writer.add_scalar(f"lr/{index}", value, step)
 
     def __enter__(self) -> Self:
         return self
@@ -41,4 +41,4 @@ class TensorBoard:
         # What has already gone wrong, often the same full disk, is not to be hidden by this.
         with disk_errors(self._folder) if error is None else contextlib.suppress(OSError):
             for writer in self._writers.values():
-                writer.close()  # type: ignore[no-untyped-call]
+                writer.close()
