@@ -74,6 +74,20 @@ def test_steps_follow_the_textbook(form: str, params: dict[str, float]) -> None:
     torch.testing.assert_close(loss.normalizer, torch.stack(textbook.normalizer))
 
 
+def test_compiled_it_is_one_graph_and_keeps_the_normalizer() -> None:
+    torch.compiler.reset()
+    loss, plain = made(), made()
+    compiled = torch.compile(loss, backend="eager", fullgraph=True)
+    kept = []
+    for step in range(3):
+        index, drawn = candidates(step)
+        value, expected = (each(*embeddings(step), index, contrast_index=drawn) for each in (compiled, plain))
+        torch.testing.assert_close(value, expected)
+        kept.append(loss.normalizer.clone())
+    assert torch.equal(kept[0], kept[2])
+    torch.testing.assert_close(loss.state_dict(), plain.state_dict())
+
+
 def test_golden(form: str) -> None:
     loss = CRDLoss(num_negatives=6, num_samples=50, dim=8).double()
     loss.student_bank.copy_(GOLDEN["banks"][0])

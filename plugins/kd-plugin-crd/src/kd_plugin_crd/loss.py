@@ -181,7 +181,7 @@ class CRDLoss(nn.Module):
         chosen = torch.where(known > 0, known.clamp_min(0).log(), fresh)
         if remember:
             limits = torch.finfo(known.dtype)
-            self.normalizer[view] = torch.where(known > 0, known, fresh.exp().clamp(limits.tiny, limits.max))
+            self.normalizer[view] = torch.where(known > 0, known, chosen.exp().clamp(limits.tiny, limits.max))
         return chosen
 
     @torch.no_grad()

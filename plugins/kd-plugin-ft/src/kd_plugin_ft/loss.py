@@ -62,4 +62,5 @@ class FTLoss(nn.Module):
     def _unit(self, factors: Tensor) -> Tensor:
         flat = factors.flatten(1).to(torch.promote_types(factors.dtype, torch.float32))
         norms = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
-        return flat / torch.where(norms > self.eps, norms, 1)
+        # A product needs one tensor fewer in the backward pass than a quotient.
+        return flat * torch.where(norms > self.eps, norms, 1).reciprocal()

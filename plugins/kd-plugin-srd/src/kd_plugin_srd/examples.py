@@ -9,7 +9,6 @@ from kdcore.contracts import Facts, TensorFacts
 from kdcore.testing import Example
 
 SUM = {"halves": "the logarithm goes over the sum of the whole batch"}
-BATCH = {"halves": "every sample is standardised by the whole batch"}
 
 
 def logits(generator: Generator, batch: int) -> dict[str, Tensor]:
@@ -34,7 +33,7 @@ EXAMPLES = {
         Example(name="odd", inputs=with_features, params={"exponent": 3.5, "temperature": 4}, skip=SUM),
     ],
     "srd_projector": [
-        Example(inputs=maps, facts=Facts(like=TensorFacts((4, 6, 2, 2), torch.float32)), skip=BATCH),
-        Example(name="teacher", inputs=maps, params={"linear": False}, skip=BATCH),
+        Example(inputs=maps, facts=Facts(like=TensorFacts((4, 6, 2, 2), torch.float32))),
+        Example(name="teacher", inputs=maps, params={"linear": False}),
     ],
 }

@@ -76,8 +76,9 @@ class SRDLoss(nn.Module):
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
         difference = student - teacher
-        if self.exponent == 4:  # two products cost a fraction of a power
-            total = difference.square().square().sum()
+        if self.exponent == 4:  # products cost a fraction of a power
+            squares = difference.square().flatten()
+            total = squares.dot(squares)
         elif self.exponent == 2:
             total = difference.square().sum()
         else:
@@ -85,12 +86,15 @@ class SRDLoss(nn.Module):
         return total.clamp_min(torch.finfo(total.dtype).tiny).log()
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        log_q, log_p = ((logits / self.temperature).log_softmax(-1) for logits in (student, teacher))
+        log_q, log_p = (self._softened(logits).log_softmax(-1) for logits in (student, teacher))
         p = log_p.exp()
         losses = log_p.sub_(log_q).mul_(p).sum(-1)
         reduced = reduce_losses(losses, self.reduction, num_classes=student.shape[-1])
         assert isinstance(reduced, Tensor)  # `tokens`, which alone gives a pair, is not allowed
         return reduced
+
+    def _softened(self, logits: Tensor) -> Tensor:
+        return logits if self.temperature == 1 else logits / self.temperature
 
 
 def _computed(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
