@@ -395,7 +395,10 @@ def test_a_stage_whose_terms_exist_in_training_only_has_no_total_elsewhere(tmp_p
 
     plugins = Registry.discover()
     plugins.register("loss", "private", Private)
-    text = BASE.replace("      ce: {{type: cross_entropy, weight: 0.1}}\n      kd: {{type: kd, weight: 0.9}}\n", "      own: {{type: private, inputs: {{student: student}}}}\n")
+    text = BASE.replace(
+        "      ce: {{type: cross_entropy, weight: 0.1}}\n      kd: {{type: kd, weight: 0.9}}\n",
+        "      own: {{type: private, inputs: {{student: student}}}}\n",
+    )
     folder = run(load_config(text.format(folder=tmp_path), plugins=plugins), quiet=True, registry=plugins)
     last = lines(folder)[-1]["metrics"]
     assert last["train/losses/own"] > 0

@@ -238,7 +238,10 @@ def test_the_traceback_is_shown_to_who_asks(refusal: Any) -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("memory", r"out of memory in stage 'distill': CUDA out of memory. Tried to allocate 2.00 TiB; besides .*\n    lower batch_size"),
+        (
+            "memory",
+            r"out of memory in stage 'distill': CUDA out of memory. Tried to allocate 2.00 TiB; besides .*\n    lower batch_size",
+        ),
         ("device", "an index out of range, for example a label without a class.*\n    run with --set device=cpu"),
     ],
 )
