@@ -12,13 +12,13 @@ space := $(empty) $(empty)
 # Scripts import their neighbours by name.
 export MYPYPATH := scripts:benchmarks:$(subst $(space),:,$(wildcard $(addsuffix /src,$(PLUGINS))))
 
-.PHONY: help install demo test test-fast test-gpu lint docs generate methods-table wheels check-wheels bench clean
+.PHONY: help install demo test test-slow test-gpu lint docs generate methods-table wheels check-wheels bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo            distil a small network on the digits data"
-	@echo "make test            all tests but those that need a GPU"
-	@echo "make test-fast       without the slow ones"
+	@echo "make test            the tests, but for the slow ones and those that need a GPU"
+	@echo "make test-slow       those that start many processes or compile"
 	@echo "make test-gpu        the tests that need a GPU"
 	@echo "make lint            ruff and mypy"
 	@echo "make docs            the documentation, into site/"
@@ -50,10 +50,10 @@ demo: $(STAMP)
 
 # One thread per worker: several workers that each start as many threads as there are cores slow each other down.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "not gpu"
-
-test-fast: $(STAMP)
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "not gpu and not slow"
+
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "slow and not gpu"
 
 test-gpu: $(STAMP)
 	$(BIN)/pytest -m gpu
