@@ -48,12 +48,11 @@ $(STAMP): $(BIN)/python pyproject.toml constraints.txt $(addsuffix /pyproject.to
 demo: $(STAMP)
 	$(BIN)/kd run examples/digits/kd.yaml
 
-# One thread per worker: several workers that each start as many threads as there are cores slow each other down.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "not gpu and not slow"
+	$(BIN)/pytest -n $(WORKERS) -m "not gpu and not slow"
 
 test-slow: $(STAMP)
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) -m "slow and not gpu"
+	$(BIN)/pytest -n $(WORKERS) -m "slow and not gpu"
 
 test-gpu: $(STAMP)
 	$(BIN)/pytest -m gpu

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from kdcore import __version__
@@ -15,6 +16,9 @@ from kdcore.launcher import process_rank
 COMMANDS = {"run": run, "cache": cache, "validate": validate, "plugins": plugins, "schema": schema, "report": report}
 
 TRACEBACK_VARIABLE = "KDCORE_TRACEBACK"
+
+# Longer than a run takes to write its results; a launcher does not let it come to that.
+LAST_WORD_S = 30
 
 FAILED, USAGE, INTERRUPTED, BROKEN_PIPE = 1, 2, 130, 141
 
@@ -41,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # argparse has said what was wrong, or printed the help that was asked for.
         return exit_.code if isinstance(exit_.code, int) else USAGE
     except EndedElsewhereError:
+        # A launcher ends all processes when one has ended; the one that says why must not be among the ended.
+        time.sleep(LAST_WORD_S)
         return FAILED
     except KdcoreError as error:
         if "--traceback" in words or os.environ.get(TRACEBACK_VARIABLE):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -197,6 +198,7 @@ class Loader:
             except StopIteration:
                 return
             except Exception as error:  # a worker may end in any way; the cause is chained and named
+                _dismiss(batches)
                 raise self._unreadable(error) from error
             # Samplers run in this process, ahead of the workers and in the same order.
             sizes = self._parts.sizes.popleft() if self._parts is not None else None
@@ -290,6 +292,18 @@ def _portable(error: KdcoreError) -> KdcoreError:
 def _leave_interrupts(worker: int) -> None:
     """Leave an interrupt from the terminal, which reaches every process, to the one that can save the run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _dismiss(batches: Iterator[Any]) -> None:
+    """End a loader's workers, and torch's watch over them.
+
+    A worker's broken pipe can be noticed before the signal of its death, at which torch raises wherever this process
+    happens to be: while the run's results and report are written, say.
+    """
+    end = getattr(batches, "_shutdown_workers", None)
+    if end is not None:
+        with contextlib.suppress(RuntimeError):  # the signal itself, now of no more interest
+            end()
 
 
 def _make_sampler(config: DataConfig, dataset: Any, seed: int, size: int) -> EpochSampler | OwnBatches:

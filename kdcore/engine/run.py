@@ -166,9 +166,11 @@ class _Run:
             self.progress.message(_resume_command(folder.path))
             raise
         finally:
-            self.results.update(status=status, seconds=round(time.perf_counter() - started, 3))
-            report = self._finish(folder) if self.processes.main else None
-            self._call("run_ended", folder=folder.path, status=status)
+            # How the run ended is settled, and worth writing whatever signal comes now.
+            with self.interrupt.deferred():
+                self.results.update(status=status, seconds=round(time.perf_counter() - started, 3))
+                report = self._finish(folder) if self.processes.main else None
+                self._call("run_ended", folder=folder.path, status=status)
         self.progress.run_ended(self.results["rows"], report)
         # Nobody goes on to read the folder before the main process has written it.
         self.processes.any(False)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import functools
 import io
 import os
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -24,8 +24,9 @@ from kdcore.errors import EndedElsewhereError, RunError
 from kdcore.pipeline.objective import Objective
 
 # How long a process whose neighbours are gone waits for one of them to have said why.
-_PATIENCE = datetime.timedelta(seconds=5)
-_MOMENT = datetime.timedelta(seconds=1)
+_PATIENCE_S = 5.0
+_MOMENT_S = 1.0
+_BETWEEN_S = 0.02
 
 _UNSUPPORTED = {
     "ACCELERATE_USE_FSDP": "FSDP",
@@ -123,15 +124,22 @@ class Accelerated(Processes):
         self._pending = None
         try:
             yield
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as signal:
+            # Launchers send one to all others when a process has failed.
+            if self._claimed():
+                raise EndedElsewhereError(self.rank) from signal
             raise
         except Exception as error:
+            told_elsewhere = False
             if _is_lost(error):
-                if self._claimed():
-                    raise EndedElsewhereError(self.rank) from error
-                error = _unsaid(error)
-            if (isinstance(error, DivergedError) and not self._diverged_first(error.step)) or not self._claim():
+                told_elsewhere = self._claimed(patient=True)
+                error = error if told_elsewhere else _unsaid(error)
+            if isinstance(error, DivergedError):
+                told_elsewhere = not self._diverged_first(error.step)
+            if told_elsewhere or not self._claim():
+                self._unwound(everywhere=False)
                 raise EndedElsewhereError(self.rank) from error
+            self._unwound(everywhere=True)
             raise error from error.__cause__
 
     def _claim(self) -> bool:
@@ -141,25 +149,41 @@ class Accelerated(Processes):
         except RuntimeError:  # it went with the process that held it, the main one, which has spoken
             return False
 
+    def _unwound(self, *, everywhere: bool) -> None:
+        """Note that this process has nothing left to write; whoever speaks, and so ends the others, waits for theirs.
+
+        Not for long: a process that still waits for this one's tensors learns of its end by nothing else.
+        """
+        keys = [f"kdcore/unwound/{rank}" for rank in range(self.count)]
+        with contextlib.suppress(RuntimeError):  # the store went with the main process
+            self._store.set(keys[self.rank], "")
+            if everywhere:
+                self._await(keys, _MOMENT_S)
+
+    def _await(self, keys: list[str], seconds: float) -> bool:
+        """Wait for keys, and return whether they came; the store's own waiting logs a warning when they do not."""
+        deadline = time.monotonic() + seconds
+        while not (found := self._store.check(keys)) and time.monotonic() < deadline:
+            time.sleep(_BETWEEN_S)
+        return bool(found)
+
     def _diverged_first(self, step: int) -> bool:
         """Whether no other process found a loss that was not finite in an earlier step: only that one is the cause."""
         keys = [f"kdcore/diverged/{rank}" for rank in range(self.count)]
         try:
             self._store.set(keys[self.rank], str(step))
             # Those that find one as well find it at the same time.
-            with contextlib.suppress(dist.DistStoreError):
-                self._store.wait(keys, _MOMENT)
+            self._await(keys, _MOMENT_S)
             found = [(int(self._store.get(key)), rank) for rank, key in enumerate(keys) if self._store.check([key])]
         except RuntimeError:  # the store went with the main process, which has spoken
             return False
         return min(found) == (step, self.rank)
 
-    def _claimed(self) -> bool:
-        try:
-            self._store.wait(["kdcore/failed"], _PATIENCE)
-        except RuntimeError:
-            return False
-        return True
+    def _claimed(self, *, patient: bool = False) -> bool:
+        """Whether a process has said that it speaks for all."""
+        with contextlib.suppress(RuntimeError):  # the store went with the main process
+            return self._await(["kdcore/failed"], _PATIENCE_S if patient else 0)
+        return False
 
 
 @functools.cache

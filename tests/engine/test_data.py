@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import dataloader
 
 from kdcore.config.config import DataConfig, Part
 from kdcore.engine.data import Datasets, Loader
@@ -133,6 +136,28 @@ def test_bad_samples_are_named(bad: str, message: str, workers: int) -> None:
     with pytest.raises(DataError, match=message) as caught:
         read(loader(bad=bad, num_workers=workers), 0)
     assert "cfg.yaml:3:1" in str(caught.value)
+
+
+def test_the_signal_of_a_worker_already_found_dead_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may come at any moment after the broken pipe, when the run's results are being written."""
+    batches = loader(num_workers=1, prefetch_factor=2, length=100).epoch(0)
+    next(batches)
+    watch = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    assert callable(watch)
+
+    def broken_pipe(self: Any) -> None:
+        (worker,) = self._workers
+        os.kill(worker.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
+        raise ConnectionResetError("Connection reset by peer")
+
+    monkeypatch.setattr(dataloader._MultiProcessingDataLoaderIter, "_next_data", broken_pipe)
+    try:
+        with pytest.raises(DataError, match="data 'train' cannot be read: ConnectionResetError: Connection reset"):
+            next(batches)
+        watch(signal.SIGCHLD, None)
+    finally:
+        signal.signal(signal.SIGCHLD, watch)
 
 
 def test_rows_per_sample_and_collate_belong_to_the_data_set() -> None:
