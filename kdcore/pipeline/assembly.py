@@ -15,6 +15,7 @@ from kdcore.contracts import Facts, TensorFacts, set_up
 from kdcore.errors import KdcoreError, Place, WiringError
 from kdcore.pipeline.diagnosis import describe, reason
 from kdcore.pipeline.randomness import derive_seed, forked_generators
+from kdcore.pipeline.starts import tensors_to_take
 from kdcore.pipeline.weights import load_weights
 
 
@@ -71,17 +72,9 @@ class Assembly:
     def begin(self, stage: StageConfig) -> None:
         """Take note of what the weights are that `start:` gives; raises WiringError if they do not fit."""
         for name, start in stage.start.items():
-            own, other = (
-                {key: tuple(value.shape) for key, value in self.models[each].state_dict().items()}
-                for each in (name, start.model)
-            )
-            if own != other:
-                differing = sorted(key for key in own.keys() | other.keys() if own.get(key) != other.get(key))
-                raise WiringError(
-                    f"{name!r} cannot start from {start.model!r}: they differ in {', '.join(differing[:5])}",
-                    place=stage.place,
-                    repair="a model starts from one of the same type and params",
-                )
+            tensors_to_take(name, start, self.models[name], self.models[start.model], stage.place)
+            if start.only:
+                continue  # the rest of it is what it was
             if start.stage != INITIAL or start.model in self.loaded:
                 self.trained.add(name)
             elif name not in self.loaded:

@@ -199,7 +199,7 @@ def test_negatives_are_of_other_classes_and_differ(count: int, together: bool, m
     negatives = Negatives(N, targets)
     index = torch.arange(N)
     if together:
-        monkeypatch.setattr(Negatives, "_draw_row_by_row", lambda self, start, left, count: numbered(self, start, left))
+        monkeypatch.setattr(Negatives, "_draw_row_by_row", lambda self, start, left, *_: numbered(self, start, left))
 
     def numbered(self: Negatives, start: Tensor, left: Tensor) -> Tensor:
         numbers = draw_together(N - left, count, self.fewest, self.most)
@@ -229,11 +229,11 @@ def test_a_label_of_the_batch_comes_before_that_of_the_data_set() -> None:
 def test_every_number_is_drawn_as_often(size: int, together: bool) -> None:
     torch.manual_seed(0)
     rows, count = 4000, 6
-    memory = torch.zeros(size, dtype=torch.int64)
+    scratch = torch.empty(size, dtype=torch.int32)
     if together:
         drawn = draw_together(torch.full((rows,), size), count, size, size)
     else:
-        drawn = torch.stack([draw_row(size, count, memory) for _ in range(rows)])
+        drawn = torch.stack([draw_row(size, count, scratch) for _ in range(rows)])
     counts = torch.bincount(drawn.flatten(), minlength=size)
     expected = rows * count / size
     # Five standard deviations of a draw without replacement.

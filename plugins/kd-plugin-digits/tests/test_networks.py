@@ -49,6 +49,13 @@ def test_cnn_shapes_of_the_blocks():
     assert shapes == [(4, 8, 8), (8, 4, 4), (16, 2, 2), (16, 2, 2), (16,), (10,)]
 
 
+def test_a_bottleneck_changes_the_first_two_blocks_alone():
+    wide, narrow = DigitsCNN(width=8).state_dict(), DigitsCNN(width=8, bottleneck=2).state_dict()
+    differing = [key for key in wide if wide[key].shape != narrow[key].shape]
+    assert {key.split(".")[0] for key in differing} == {"block1", "block2"}
+    assert narrow["block2.conv.weight"].shape == (16, 2, 3, 3)
+
+
 def test_nothing_works_in_place():
     for model in (DigitsCNN(), DigitsMLP()):
         assert not any(getattr(module, "inplace", False) for module in model.modules())
@@ -73,6 +80,7 @@ def test_mlp_layers_and_dropout():
     [
         (DigitsCNN, {"width": 0}, "width must be 1 or more, found 0"),
         (DigitsCNN, {"depth": 0}, "depth must be 1 or more, found 0"),
+        (DigitsCNN, {"bottleneck": 0}, "bottleneck must be 1 or more, found 0"),
         (DigitsMLP, {"depth": -1}, "depth must be 0 or more, found -1"),
         (DigitsMLP, {"dropout": 1.0}, "dropout must be at least 0 and below 1, found 1.0"),
         (DigitsMLP, {"num_classes": 0}, "num_classes must be 1 or more, found 0"),

@@ -11,7 +11,9 @@ import torch
 from kd_plugin_srd.projector import SRDProjector
 from torch import Tensor
 
+from kdcore.config.load import load_config
 from kdcore.contracts import Facts, TensorFacts
+from kdcore.errors import ConfigError
 
 standardised = runpy.run_path(str(Path(__file__).with_name("textbook.py")))["standardised"]
 
@@ -97,6 +99,22 @@ def test_a_layer_does_not_change_its_size() -> None:
 def test_wrong_params(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SRDProjector(**params)
+
+
+CONFIG = """
+version: 1
+models: {student: {}, teacher: {}}
+adapters:
+  standardise: {type: srd_projector, params: {linear: false, out_features: 4}, inputs: {x: "teacher:0"}}
+stages:
+  - {name: distil, train: [student], losses: {l2: {type: mse, inputs: {input: student, target: standardise}}}}
+"""
+
+
+def test_a_config_is_told_of_a_size_without_a_layer() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)adapters\.standardise\.params\.out_features.*is for linear: true"):
+        load_config(CONFIG, external_models=["student", "teacher"])
+    assert load_config(CONFIG.replace(", out_features: 4", ""), external_models=["student", "teacher"])
 
 
 def test_wrong_use() -> None:

@@ -29,6 +29,21 @@ def losses() -> list[Component]:
 
 
 @hookimpl
+def datasets() -> list[Component]:
+    """Offer `contrasted`."""
+    return [
+        Component(
+            name="contrasted",
+            factory="kd_plugin_crd.contrasted:Contrasted",
+            schema="schemas/contrasted.json",
+            examples="kd_plugin_crd.examples:EXAMPLES",
+            summary="another data set, each of whose samples names the samples it is contrasted with",
+            paper=PAPER,
+        )
+    ]
+
+
+@hookimpl
 def adapters() -> list[Component]:
     """Offer `crd_head`."""
     return [

@@ -57,15 +57,23 @@ def labels_of(facts: Facts, num_samples: int) -> Tensor:
             "sampling is exact, which needs the labels of all samples, but the training set has no `targets`; give "
             "it that attribute, bind contrast_index, or write sampling: relax"
         )
-    targets = torch.as_tensor(facts.targets)
+    try:
+        return whole_labels(facts.targets, num_samples)
+    except ValueError as error:
+        raise ValueError(f"the training set: {error}; otherwise write sampling: relax") from error
+
+
+def whole_labels(labels: Any, num_samples: int) -> Tensor:
+    """Return labels (N,) as int64; raises ValueError unless they are whole numbers from 0, one for each sample."""
+    targets = torch.as_tensor(labels)
     if targets.shape != (num_samples,) or targets.is_floating_point():
         raise ValueError(
-            f"the training set's targets have shape {tuple(targets.shape)} and type {targets.dtype}; sampling exact "
-            f"needs one whole number for each of {num_samples} samples; otherwise write sampling: relax"
+            f"its targets have shape {tuple(targets.shape)} and type {targets.dtype}; sampling exact needs one whole "
+            f"number for each of {num_samples} samples"
         )
     targets = targets.to(torch.int64)
-    if int(targets.min()) < 0:
-        raise ValueError(f"the training set's targets go down to {int(targets.min())}; classes are 0 or more")
+    if len(targets) and int(targets.min()) < 0:
+        raise ValueError(f"its targets go down to {int(targets.min())}; classes are 0 or more")
     return targets
 
 

@@ -9,12 +9,10 @@ bank changes before anybody calls backward.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 # Up to so many times more rows than candidates, a product with the whole bank is cheaper than copying rows.
 WHOLE_BANK = 64
@@ -62,25 +60,6 @@ def noise_contrast(scores: Tensor, noise: float, eps: float) -> tuple[Tensor, Te
     slope = excess.sigmoid_().div_(batch)
     slope[:, 0].neg_()
     return value, slope
-
-
-def with_gradient(embedding: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-    """Return `value`, whose gradient for `embedding` is `gradient`, once upstream's is 1."""
-    loss: Tensor = _KnownGradient.apply(embedding, value, gradient)  # type: ignore[no-untyped-call]
-    return loss
-
-
-class _KnownGradient(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, embedding: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(gradient)
-        return value.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * upstream, None, None
 
 
 def _whole(bank: Tensor, index: Tensor) -> bool:

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_plugin_crd.checks import check_call, check_params, check_sizes, labels_of
-from kd_plugin_crd.contrast import combine, noise_contrast, similarities, with_gradient
+from kd_plugin_crd.contrast import combine, noise_contrast, similarities
 from kd_plugin_crd.negatives import Negatives
 from kd_plugin_crd.noise import fill_with_noise
 from kdcore.collective import gather
 from kdcore.contracts import Facts
+from kdcore.gradient import with_gradient
 
 
 class CRDLoss(nn.Module):

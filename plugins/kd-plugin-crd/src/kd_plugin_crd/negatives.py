@@ -52,14 +52,28 @@ class Negatives(nn.Module):
         """How many classes there are, counting to the highest label; 0 without labels."""
         return 0 if self.starts is None else len(self.starts) - 1
 
-    def draw(self, index: Tensor, count: int, target: Tensor | None = None) -> Tensor:
-        """Return indices (B, count) of other samples than `index` (B,), of other classes where labels are known."""
+    def draw(self, index: Tensor, count: int, target: Tensor | None = None, scratch: Tensor | None = None) -> Tensor:
+        """Return indices (B, count) of other samples than `index` (B,), of other classes where labels are known.
+
+        Arguments:
+            scratch: what `scratch(count)` returned, for those who call often with few samples on a CPU.
+        """
         start, left_out = self._interval(index, target)
         if index.device.type == "cpu":
-            return self._draw_row_by_row(start, left_out, count)
+            return self._draw_row_by_row(start, left_out, count, self.scratch(count) if scratch is None else scratch)
         numbers = draw_together(self.num_samples - left_out, count, self.fewest, self.most)
         numbers = numbers + left_out.unsqueeze(1) * (numbers >= start.unsqueeze(1))
         return numbers if self.order is None else self.order[numbers]
+
+    def draw_positive(self, index: int) -> int:
+        """Return a sample of the class of sample `index`, itself among them."""
+        assert self.order is not None
+        start, length = (int(each) for each in self._interval(torch.tensor([index]), None))
+        return int(self.order[start + int(torch.randint(length, ()))])
+
+    def scratch(self, count: int) -> Tensor | None:
+        """Return the space in which `count` numbers of a row are told apart, None where none is needed."""
+        return torch.empty(self.most, dtype=torch.int32) if self.most > PERMUTED * count else None
 
     def _interval(self, index: Tensor, target: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return where the samples that are left out begin, and how many they are."""
@@ -69,37 +83,34 @@ class Negatives(nn.Module):
         start = self.starts[target]
         return start, self.starts[target + 1] - start
 
-    def _draw_row_by_row(self, start: Tensor, left_out: Tensor, count: int) -> Tensor:
+    def _draw_row_by_row(self, start: Tensor, left_out: Tensor, count: int, scratch: Tensor | None) -> Tensor:
         drawn = start.new_empty(len(start), count)
-        memory = torch.zeros(self.most, dtype=torch.int64) if self.most > PERMUTED * count else None
         for row, first, length in zip(drawn, start.tolist(), left_out.tolist(), strict=True):
-            numbers = draw_row(self.num_samples - length, count, memory)
+            numbers = draw_row(self.num_samples - length, count, scratch)
             numbers += (numbers >= first) * length
             row.copy_(numbers if self.order is None else self.order.index_select(0, numbers))
         return drawn
 
 
-def draw_row(size: int, count: int, memory: Tensor | None = None) -> Tensor:
+def draw_row(size: int, count: int, scratch: Tensor | None = None) -> Tensor:
     """Return `count` different numbers below `size`, every set of them as likely.
 
+    More are drawn than needed. Each writes its place where the scratch space has its number, and is kept if its place
+    still stands there: of equal numbers, one. Nothing in this tells one number from another, so no set is preferred.
+
     Arguments:
-        memory: scratch space of at least `size` numbers from 0 to `count` - 1, whatever they are; without it, all
-            numbers are permuted.
+        scratch: space for at least `size` whole numbers, whatever they are; without it, all numbers are permuted.
     """
-    if memory is None or size <= PERMUTED * count:
+    if scratch is None or size <= PERMUTED * count:
         return torch.randperm(size)[:count]
-    numbers = torch.full((count,), -1)
-    missing = torch.arange(count)
-    while len(missing):
-        fresh = torch.randint(size, (len(missing),))
-        # memory[n] is a place, perhaps of an earlier row; a look at that place tells whether it holds n.
-        free = numbers.index_select(0, memory.index_select(0, fresh)) != fresh
-        fresh, places = fresh[free], missing[free]
-        memory.scatter_(0, fresh, places)
-        settled = memory.index_select(0, fresh) == places  # of equal numbers in this round, one
-        numbers[places[settled]] = fresh[settled]
-        missing = (numbers < 0).nonzero().squeeze(1)
-    return numbers
+    repeats = count * count / (2 * size)
+    places = torch.arange(count + math.ceil(1.2 * repeats + 6 * math.sqrt(repeats) + 8), dtype=scratch.dtype)
+    while True:  # once, but for less than one in a million
+        numbers = torch.randint(size, (len(places),))
+        scratch.scatter_(0, numbers, places)
+        different = numbers[scratch.index_select(0, numbers) == places]
+        if len(different) >= count:
+            return different[:count]
 
 
 def draw_together(sizes: Tensor, count: int, fewest: int, most: int) -> Tensor:

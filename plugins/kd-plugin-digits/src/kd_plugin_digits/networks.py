@@ -18,19 +18,22 @@ class DigitsCNN(nn.Sequential):
         width: channels of the first block, 1 or more.
         depth: number of blocks, 1 or more.
         num_classes: size of the output, 1 or more.
+        bottleneck: channels of the first block instead of `width`, 1 or more; the others keep their output.
 
     Called with images (B, 1, 8, 8); returns logits (B, num_classes).
     """
 
-    def __init__(self, width: int = 16, depth: int = 3, num_classes: int = 10) -> None:
-        _check_positive(width=width, depth=depth, num_classes=num_classes)
+    def __init__(self, width: int = 16, depth: int = 3, num_classes: int = 10, bottleneck: int | None = None) -> None:
+        first = width if bottleneck is None else bottleneck
+        _check_positive(width=width, depth=depth, num_classes=num_classes, bottleneck=first)
         super().__init__()
         in_channels, out_channels = 1, width
         for number in range(1, depth + 1):
             stride = 2 if number in (2, 3) else 1
             out_channels *= stride
-            self.add_module(f"block{number}", ConvBlock(in_channels, out_channels, stride))
-            in_channels = out_channels
+            made = first if number == 1 else out_channels
+            self.add_module(f"block{number}", ConvBlock(in_channels, made, stride))
+            in_channels = made
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(1))
         self.fc = nn.Linear(in_channels, num_classes)
 

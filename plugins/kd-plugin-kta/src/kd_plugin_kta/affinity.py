@@ -90,7 +90,8 @@ class AffinityLoss(nn.Module):
 def by_position(s: Tensor, t: Tensor) -> Tensor:
     """Return ||S'S - T'T||_F of each sample, for S (B, C, n) and T (B, C', n)."""
     channels = max(s.shape[1], t.shape[1])
-    s, t = (F.pad(each, (0, 0, 0, channels - each.shape[1])) for each in (s, t))
+    if s.shape[1] != t.shape[1]:  # padding by nothing would copy
+        s, t = (F.pad(each, (0, 0, 0, channels - each.shape[1])) for each in (s, t))
     plus, minus = s + t, s - t
     if channels > s.shape[2]:
         product = plus.mT @ minus

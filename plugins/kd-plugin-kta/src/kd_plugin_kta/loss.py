@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kdcore.gradient import with_gradient
 from kdcore.reduction import check_reduction
 from kdcore.shapes import check_rank, check_same_shape
 
@@ -20,7 +21,8 @@ class KTALoss(nn.Module):
     There the norm of each sample is summed; the mean over elements with p = 1 is the published code's.
     A sample of zeros stays zero.
 
-    The teacher gets no gradient. float16 and bfloat16 are computed in float32.
+    The teacher gets no gradient. float16 and bfloat16 are computed in float32. With p = 1
+    and q = 2 the gradient is made with the value, and first order.
 
     Arguments:
         p: the norm of the difference, 1 or more.
@@ -46,6 +48,8 @@ class KTALoss(nn.Module):
         """Compare features (B, ...) of one shape. Raises ValueError where shapes differ."""
         check_rank(2, student=student, teacher=teacher)
         check_same_shape(student=student, teacher=teacher)
+        if self.p == 1 and self.q == 2:
+            return self._absolute(student, teacher)
         difference = self._normalized(student) - self._normalized(teacher.detach())
         losses = difference.abs() if self.p == 1 else torch.linalg.vector_norm(difference, self.p, dim=1)
         return losses.mean() if self.reduction == "mean" else losses.sum()
@@ -54,7 +58,33 @@ class KTALoss(nn.Module):
         """Say what was configured."""
         return f"p={self.p}, q={self.q}, reduction={self.reduction!r}, eps={self.eps}"
 
+    def _absolute(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return the loss for p = 1 and q = 2, with its gradient: sign(d) without its part along the student."""
+        own = self._flat(student)
+        with torch.no_grad(), torch.autocast(own.device.type, enabled=False):
+            length = self._length(own)
+            counts = length > self.eps
+            expected = self._flat(teacher)
+            difference = (own / torch.where(counts, length, 1)).addcdiv_(
+                expected, torch.where((found := self._length(expected)) > self.eps, found, 1), value=-1
+            )
+            scale = 1 / difference.numel() if self.reduction == "mean" else 1.0
+            value = torch.linalg.vector_norm(difference, 1) * scale
+            slope = difference.sign_()
+            along = torch.bmm(slope.unsqueeze(1), own.detach().unsqueeze(2)).squeeze(2)
+            scale_own = scale / torch.where(counts, length, 1)
+            across = torch.where(counts, along * scale_own / length.square(), 0)
+            gradient = slope.mul_(scale_own).addcmul_(own.detach(), across, value=-1)
+        return with_gradient(own, value, gradient)
+
     def _normalized(self, features: Tensor) -> Tensor:
-        flat = features.flatten(1).to(torch.promote_types(features.dtype, torch.float32))
-        length = torch.linalg.vector_norm(flat, self.q, dim=1, keepdim=True)
+        flat = self._flat(features)
+        length = self._length(flat)
         return flat / torch.where(length > self.eps, length, 1)
+
+    def _length(self, flat: Tensor) -> Tensor:
+        length: Tensor = torch.linalg.vector_norm(flat, self.q, dim=1, keepdim=True)
+        return length
+
+    def _flat(self, features: Tensor) -> Tensor:
+        return features.flatten(1).to(torch.promote_types(features.dtype, torch.float32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdcore.contracts import Facts, TensorFacts
@@ -69,10 +70,11 @@ class MGDLoss(nn.Module):
         features: Tensor = self.align(student.to(dtype))
         if self.training:
             drawn = torch.rand(len(student), 1, *student.shape[2:], device=student.device)
-            features = features * (drawn <= 1 - self.mask_ratio)
-        difference = self.generator(features) - teacher.detach().to(dtype)
-        squares: Tensor = difference.square()
-        return squares.mean() if self.reduction == "mean" else squares.sum() / len(student)
+            features = features * (drawn <= 1 - self.mask_ratio).to(features.dtype)
+        generated, expected = self.generator(features), teacher.detach().to(dtype)
+        if self.reduction == "mean":
+            return F.mse_loss(generated, expected)
+        return F.mse_loss(generated, expected, reduction="sum") / len(student)
 
     def extra_repr(self) -> str:
         """Say what was configured."""

@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdcore.contracts import Facts
+from kdcore.gradient import with_gradient
 from kdcore.shapes import check_rank, check_same_shape
 
 # A scale of 0 is a channel that is always its shift; so small a scale has the same margin.
@@ -54,11 +54,15 @@ class OFDLoss(nn.Module):
         margins = channel_margins(norm, student).to(dtype)
         if len(margins) not in (1, teacher.shape[1]):
             raise ValueError(f"teacher has shape {tuple(teacher.shape)} but norm has {len(margins)} channels")
-        t = teacher.detach().to(dtype).maximum(margins.view(1, -1, *[1] * (teacher.dim() - 2)))
-        s = student.to(dtype)
-        # Where the student is below a target of 0 or less, it is its own target.
-        target = s.detach().clamp(t.masked_fill(t <= 0, -math.inf), t)
-        return F.mse_loss(s, target, reduction="sum") / len(student)
+        own = student.to(dtype)
+        with torch.no_grad():
+            target = teacher.to(dtype).maximum(margins.view(1, -1, *[1] * (teacher.dim() - 2)))
+            difference = own - target
+            # Where the student is below a target of 0 or less, nothing is asked of it.
+            difference.masked_fill_((difference <= 0).logical_and_(target <= 0), 0)
+            value = torch.linalg.vector_norm(difference).square() / len(student)
+            gradient = difference.mul_(2 / len(student))
+        return with_gradient(own, value, gradient)
 
 
 def channel_margins(norm: nn.Module, like: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 Average pooling to all sizes is one product with a thin matrix, of as many rows as the map has positions and as many
 columns as the pooled maps have together. It is cheaper than pooling size by size, whose backward pass writes a map
-for each.
+for each. Value and gradient are made together, so that one map, the difference, is all that is kept.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdcore.gradient import with_gradient
 from kdcore.reduction import check_reduction
 from kdcore.shapes import check_rank, check_same_shape
 
@@ -29,7 +30,8 @@ class HierarchicalContextLoss(nn.Module):
     Chen, Liu, Zhao, Jia: Distilling Knowledge via Knowledge Review, 2021, section 3.4; the weights are those of the
     authors' code.
 
-    The teacher gets no gradient. float16 and bfloat16 are computed in float32.
+    The teacher gets no gradient. float16 and bfloat16 are computed in float32. The gradient is made
+    with the value, and first order.
 
     Arguments:
         output_sizes: heights and widths that maps are pooled to; a map narrower than high is pooled no further than
@@ -55,30 +57,40 @@ class HierarchicalContextLoss(nn.Module):
         if student.dim() == 3:
             raise ValueError(f"student has shape {tuple(student.shape)}; (B, C, H, W) or (B, C) is needed")
         dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
-        s, t = student.to(dtype), teacher.detach().to(dtype)
-        total = F.mse_loss(s, t, reduction=self.reduction)
-        sizes = self._sizes(student)
-        if not sizes:
-            return total
+        own = student.to(dtype)
+        # In float32 under autocast too, which would multiply matrices in bfloat16.
+        with torch.no_grad(), torch.autocast(own.device.type, enabled=False):
+            difference = own - teacher
+            value, gradient = self._compared(difference.reshape(math.prod(student.shape[:2]), -1), student.shape[2:])
+        return with_gradient(own, value, gradient.view_as(own))
+
+    def _compared(self, difference: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return the loss of differences (B C, H W), which it overwrites with the gradient."""
+        sizes = self._sizes(size)
         weights = [0.5 ** (place + 1) for place in range(len(sizes))]
-        planes = student.shape[0] * student.shape[1]
+        planes = len(difference)
         counts = [planes * height * width if self.reduction == "mean" else 1 for height, width in sizes]
+        scale = 1 / ((1 + sum(weights)) * (difference.numel() if self.reduction == "mean" else 1))
+        value = torch.linalg.vector_norm(difference).square() * scale
+        if not sizes:
+            return value, difference.mul_(2 * scale)
         parts = [
-            pooling(student.shape[2:], size, s).mul_(math.sqrt(weight / count))
-            for size, weight, count in zip(sizes, weights, counts, strict=True)
+            pooling(size, pooled, difference).mul_(math.sqrt(weight / count / (1 + sum(weights))))
+            for pooled, weight, count in zip(sizes, weights, counts, strict=True)
         ]
-        pooled = torch.cat(parts).T
-        difference = s.reshape(planes, -1) @ pooled - t.reshape(planes, -1) @ pooled
-        return (total + difference.square().sum()) / (1 + sum(weights))
+        matrix = torch.cat(parts)
+        means = difference @ matrix.T
+        value += torch.linalg.vector_norm(means).square()
+        return value, difference.addmm_(means, matrix, beta=2 * scale, alpha=2)
 
     def extra_repr(self) -> str:
         """Say what was configured."""
         return f"output_sizes={list(self.output_sizes)}, reduction={self.reduction!r}"
 
-    def _sizes(self, features: Tensor) -> list[tuple[int, int]]:
-        if features.dim() == 2:
+    def _sizes(self, size: Sequence[int]) -> list[tuple[int, int]]:
+        if not size:
             return []
-        height, width = features.shape[2:]
+        height, width = size
         below = [size for size in self.output_sizes if size < max(height, width)]
         return [(min(size, height), min(size, width)) for size in below]
 

@@ -1,5 +1,6 @@
 """A projector and a logarithm: a simple recipe (Miles and Mikolajczyk, 2024)."""
 
+from kd_plugin_srd import checks
 from kdcore.component import Component, Input, Paper, Role
 from kdcore.hookspecs import hookimpl
 
@@ -41,5 +42,6 @@ def adapters() -> list[Component]:
             summary="mean over positions, a linear layer, and standardisation over the batch",
             paper=PAPER,
             inputs=(Input("x", help="features (B, D) or feature map (B, D, *spatial)"),),
+            check=checks.srd_projector,
         )
     ]

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kd_plugin_srd.checks import NO_LAYER
 from kdcore.contracts import Facts, TensorFacts
 
 
@@ -42,7 +43,7 @@ class SRDProjector(nn.Module):
             if size is not None and size < 1:
                 raise ValueError(f"{name} is {size}; it must be 1 or more")
         if not linear and out_features is not None:
-            raise ValueError("out_features is for linear: true; without it the features are those of x")
+            raise ValueError(NO_LAYER)
         if not eps > 0:
             raise ValueError(f"eps is {eps}; it must be above 0")
         self.in_features = in_features

@@ -27,13 +27,10 @@ def features(generator: Generator, batch: int) -> dict[str, Tensor]:
     return {"x": torch.randn(batch, 3, 2, 2, generator=generator)}
 
 
-FOURS = {
-    "batch_order": "rows come in fours, an image and its rotations",
-    "halves": "a rotated image is compared with all images of the batch",
-}
+ALL = {"halves": "a rotated image is compared with all images of the batch"}
 EXAMPLES = {
-    "sskd": [Example(inputs=rows, skip=FOURS)],
-    "sskd_auxiliary": [Example(inputs=embedding, skip=FOURS)],
+    "sskd": [Example(inputs=rows, rows_per_sample=4, skip=ALL)],
+    "sskd_auxiliary": [Example(inputs=embedding, rows_per_sample=4, skip=ALL)],
     "sskd_head": [Example(inputs=features)],
     "rotated": [Example(params={"dataset": {"type": "digits", "params": {"samples_per_class": 2}}})],
 }
