@@ -12,7 +12,7 @@ space := $(empty) $(empty)
 # Scripts import their neighbours by name.
 export MYPYPATH := scripts:benchmarks:$(subst $(space),:,$(wildcard $(addsuffix /src,$(PLUGINS))))
 
-.PHONY: help install demo test test-slow test-gpu lint docs generate methods-table wheels check-wheels bench clean
+.PHONY: help install demo test test-slow test-gpu test-deepspeed lint docs generate methods-table wheels check-wheels bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make test            the tests, but for the slow ones and those that need a GPU"
 	@echo "make test-slow       those that start many processes or compile"
 	@echo "make test-gpu        the tests that need a GPU"
+	@echo "make test-deepspeed  install DeepSpeed into .venv and run the tests that need it"
 	@echo "make lint            ruff and mypy"
 	@echo "make docs            the documentation, into site/"
 	@echo "make generate        rewrite the generated files: docs/reference/, docs/methods.md, kdcore/catalogue.json"
@@ -56,6 +57,10 @@ test-slow: $(STAMP)
 
 test-gpu: $(STAMP)
 	$(BIN)/pytest -m gpu
+
+test-deepspeed: $(STAMP)
+	$(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e ".[deepspeed]"
+	$(BIN)/pytest tests/engine/test_deepspeed.py tests/config/test_deepspeed.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -7,26 +7,46 @@ from typing import Any
 
 from kdcore.config.checker import Checker
 from kdcore.config.config import DistributedConfig, StageConfig
+from kdcore.config.deepspeed import check_deepspeed
 from kdcore.errors import suggestion
 
+DDP = "ddp"
 FSDP = "fsdp"
+DEEPSPEED = "deepspeed"
 # Their steps need operations that torch does not have for split tensors.
 WHOLE_ONLY = frozenset({"Adafactor", "Rprop"})
 
 
 def check_distributed(
-    checker: Checker, node: Mapping[str, Any], models: Collection[str], stages: Sequence[StageConfig | None]
+    checker: Checker, node: dict[str, Any], models: Collection[str], stages: Sequence[StageConfig | None]
 ) -> DistributedConfig:
-    """Read `distributed:` and report patterns and options that can have no effect."""
+    """Read `distributed:` and report patterns and options that can have no effect.
+
+    A file of DeepSpeed takes its place in `node`, so that what a run was made with is saved with it.
+    """
     patterns = node.get("shard", [])
     shard = tuple(each for each in patterns if isinstance(each, str)) if isinstance(patterns, list) else ()
-    config = DistributedConfig(node.get("strategy", "ddp"), shard)
-    if shard and config.strategy == "ddp":
+    strategy = node.get("strategy", DDP)
+    if shard and strategy in {DDP, DEEPSPEED}:
+        nothing = "shards nothing" if strategy == DDP else "splits what is trained by itself"
         checker.problem(
-            f"shard: says what is sharded, but strategy: {config.strategy} shards nothing",
+            f"shard: says what is sharded, but strategy: {strategy} {nothing}",
             ("distributed", "shard"),
             "write strategy: fsdp, or remove shard:",
         )
+    passed: Mapping[str, Any] = {}
+    if strategy == DEEPSPEED:
+        given, passed = check_deepspeed(checker, node.get("config"), ("distributed", "config"), stages)
+        if given is not None:
+            node["config"] = given
+    elif "config" in node:
+        checker.problem(
+            f"config: is DeepSpeed's, and strategy: {strategy} does not use it",
+            ("distributed", "config"),
+            "write strategy: deepspeed, or remove config:",
+            key=True,
+        )
+    config = DistributedConfig(strategy, shard, passed)
     trained = {name for stage in stages if stage is not None for name in stage.train}
     for index, pattern in enumerate(shard):
         name = pattern.split(".")[0]
@@ -52,6 +72,12 @@ def _check_stage(checker: Checker, stage: StageConfig) -> None:
             f"stage {stage.name!r} is compiled, and strategy: fsdp shards what is trained: one excludes the other",
             ("stages", stage.index, "compile"),
             "write compile: false, or strategy: ddp",
+        )
+    if stage.pruning:
+        checker.problem(
+            f"stage {stage.name!r} prunes, which needs whole weights and gradients, and strategy: fsdp splits them",
+            ("stages", stage.index, "pruning"),
+            "write strategy: ddp, or remove pruning:",
         )
     optimizer = (stage.optimizer or {}).get("type")
     if optimizer in WHOLE_ONLY:

@@ -106,13 +106,24 @@ class Guard:
         self._found = f"{_named(values)} on samples {listed(indices)}"
         return False
 
-    def accepts_gradients(self, parameters: Sequence[nn.Parameter]) -> bool:
+    def accepts_gradients(self, gradients: Sequence[Tensor]) -> bool:
         """Whether the gradients are finite; waits for the device."""
-        gradients = [held(each.grad) for each in parameters if each.grad is not None]
         if math.isfinite(float(get_total_norm(gradients))):
             return True
         self._found = _BAD_GRADIENT
         return False
+
+    def unmoved(self, step: int) -> None:
+        """Raise DivergedError for a step that the optimizer has refused, in all processes, for its gradient."""
+        error = DivergedError(
+            f"stage {self.stage!r} diverged: in step {step} {_BAD_GRADIENT}",
+            place=self.place,
+            repair="lower the learning rate, set clip_grad_norm, or write on_nonfinite: skip (the latest checkpoint is "
+            "from before)",
+        )
+        # A process that has found a loss which is not finite in this step knows the cause.
+        error.step = step + 1
+        raise error
 
     def reject(self, step: int) -> None:
         """Undo what a step did to buffers, and count it; raises RunError when there were too many."""

@@ -55,7 +55,14 @@ class Accelerated(Processes):
         """Return the device of this process: its own among those of its machine."""
         return torch.device(self._state.device)
 
-    def wrap(self, objective: Objective, *, find_unused: bool) -> Forward:
+    def wrap(
+        self,
+        objective: Objective,
+        *,
+        find_unused: bool,
+        optimizer: torch.optim.Optimizer,
+        clip_grad_norm: float | None,
+    ) -> Forward:
         """Wrap the Objective; its buffers stay each process's own."""
         options = DistributedDataParallelKwargs(find_unused_parameters=find_unused, broadcast_buffers=False)
         self._accelerator = Accelerator(cpu=self._cpu, mixed_precision="no", kwargs_handlers=[options])
@@ -215,8 +222,8 @@ def _check_launcher(config: Config) -> None:
             raise RunError(
                 f"the launcher asks for {name} ({variable}), which a run cannot use",
                 place=config.place(),
-                repair="start it with torchrun or accelerate launch --multi_gpu; to shard what is trained, write "
-                "distributed: {strategy: fsdp} in the config",
+                repair="start it with torchrun or accelerate launch --multi_gpu; to split what is trained, write "
+                "distributed: {strategy: fsdp}, or {strategy: deepspeed, config: ...}, in the config",
             )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -39,7 +39,14 @@ class Sharded(Accelerated):
             # Its shards took its place in the modules; whoever still refers to it may not keep its memory.
             parameter.data = parameter.data.new_empty(0)
 
-    def wrap(self, objective: Objective, *, find_unused: bool) -> Forward:
+    def wrap(
+        self,
+        objective: Objective,
+        *,
+        find_unused: bool,
+        optimizer: torch.optim.Optimizer,
+        clip_grad_norm: float | None,
+    ) -> Forward:
         """Return the Objective: sharding has given it hooks that average gradients."""
         if find_unused:
             reduce_unused: Any = getattr(objective, "set_reduce_scatter_unused_params", None)
@@ -91,6 +98,15 @@ class Sharded(Accelerated):
             return value
         local = value.to(self.device(), like.dtype)
         return distribute_tensor(local, like.device_mesh, like.placements, src_data_rank=None)
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+        """Go on from the state of an optimizer of whole parameters, split as they are."""
+        parameters = dict(enumerate(each for group in optimizer.param_groups for each in group["params"]))
+        by_index = {
+            index: {key: self.part(value, parameters.get(index)) for key, value in values.items()}
+            for index, values in state["state"].items()
+        }
+        optimizer.load_state_dict({**state, "state": by_index})
 
     @functools.cache  # noqa: B019 - there is one of these in a run
     def _mesh(self) -> DeviceMesh:

@@ -22,6 +22,7 @@ from kdcore.component import Input
 from kdcore.config.load import load_config
 from kdcore.engine.interrupt import Interrupted
 from kdcore.engine.processes import held
+from kdcore.engine.pruning import StagePruning
 from kdcore.engine.run import run
 from kdcore.engine.sharded import Sharded
 from kdcore.errors import KdcoreError
@@ -94,6 +95,9 @@ CASES: dict[str, tuple[str, ...]] = {
                     "stages.second.losses.mid={type: mse, inputs: {input: student:conv, target: batch:map}}",
                     "stages.second.metrics={models: []}", "stages.second.find_unused=true"),
     "bfloat16": ("stages.second.precision=bfloat16",),
+    "pruned": ("stages.second.pruning={criterion: snip_momentum, pattern: 4x1, target_sparsity: 0.5, scope: local}",
+               "stages.second.accumulate=2"),
+    "pruned_filters": ("stages.second.pruning={criterion: {type: random}, pattern: filter, target_sparsity: 0.5}",),
 }  # fmt: skip
 
 INPUT = "inputs: {input: student:layers.2@input, target: teacher:layers.2@input}"
@@ -377,6 +381,20 @@ def held_parts(folder: Path) -> list[tuple[int, int]]:
     return parts
 
 
+def masks(folder: Path) -> dict[str, Tensor]:
+    """Prune by gradients of uneven batches and return the masks that this process ends with."""
+    found: dict[str, Tensor] = {}
+    summary = StagePruning.summary
+
+    def kept(self: StagePruning) -> dict[str, Any]:
+        found.update((part.name, part.mask.clone()) for layer in self.pruner.layers for part in layer.parts)
+        return summary(self)
+
+    with mock.patch.object(StagePruning, "summary", kept):
+        make(folder, "masks", *CASES["pruned"], "data.train.params.length=33", processes=process_count())
+    return found
+
+
 def main(folder: Path) -> None:
     """Run every case, and leave what the test looks at."""
     count, rank = int(os.environ["WORLD_SIZE"]), int(os.environ["RANK"])
@@ -393,7 +411,7 @@ def main(folder: Path) -> None:
     found = {
         "folders": folders, "whole": str(whole), "again": str(again), "advice": advice, "refused": refused,
         "collectives": collectives(), "own_loop": own_loop(), "resumed_sharded": resumed_sharded,
-        "held": held_parts(folder),
+        "held": held_parts(folder), "masks": masks(folder),
     }  # fmt: skip
     # Last, for there is no going on from it: the second process has the sample, then all weights are NaN.
     slow = ("stages.first.epochs=1", "data.train.shuffle=false", "data.train.batch_size=1")

@@ -172,6 +172,17 @@ def test_a_signal_to_one_process_ends_all_and_resuming_is_exact(two: list[dict[s
 
 
 @pytest.mark.slow
+def test_processes_agree_on_what_is_pruned(tmp_path: Path, two: list[dict[str, Any]]) -> None:
+    first, second = (each["masks"] for each in two)
+    alone = runs.masks(tmp_path)
+    assert first.keys() == second.keys() == alone.keys() == {"conv.weight", "body.weight"}
+    for name, mask in first.items():
+        assert torch.equal(mask, second[name])
+        assert torch.equal(mask, alone[name])
+        assert not mask.all()
+
+
+@pytest.mark.slow
 def test_another_number_of_processes_cannot_go_on(two: list[dict[str, Any]]) -> None:
     folder = Path(two[0]["whole"])
     plugins = runs.registry()

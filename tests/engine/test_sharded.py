@@ -156,7 +156,7 @@ def test_a_module_within_a_block_cannot_be_handed_to_a_loss() -> None:
     ("override", "message"),
     [
         ("distributed.strategy=ddp", r"shard: says what is sharded, but strategy: ddp shards nothing"),
-        ("distributed.strategy=zero", r"'strategy' must be one of 'ddp' or 'fsdp', found 'zero'"),
+        ("distributed.strategy=zero", r"'strategy' must be one of 'ddp', 'fsdp' or 'deepspeed', found 'zero'"),
         ("distributed.shard=[studend.layers.*]", r"begins with no model(.|\n)*did you mean 'student'"),
         ("distributed.shard=[teacher.layers.*]", r"part of 'teacher', which no stage trains"),
         ("stages.only.compile=true", r"'only' is compiled, and strategy: fsdp"),
