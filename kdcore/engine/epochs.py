@@ -56,6 +56,9 @@ class EpochRecord:
 class Epochs:
     """Trains a stage epoch by epoch, and can go on from any step that was saved.
 
+    While pruning is not complete, no epoch counts as the best one and none towards early stopping: what
+    is compared would be models of different sparsity, and the densest would win.
+
     Arguments:
         stage: what is trained.
         policy: when to save, and how many states to keep.
@@ -171,8 +174,9 @@ class Epochs:
         lr = self.trainer.learning_rates()
         if self.trainer.scheduler is not None:
             self.trainer.scheduler.epoch_ended(metrics)
-        improved = self.best is not None and self.best.update(self.epoch, metrics)
-        if self.patience is not None:
+        counts = self.trainer.pruner is None or self.trainer.pruner.completed
+        improved = counts and self.best is not None and self.best.update(self.epoch, metrics)
+        if counts and self.patience is not None:
             self.patience.update(self.epoch, metrics)
         record = EpochRecord(self.stage, self.epoch, self.trainer.step, self._elapsed(), lr, metrics)
         if improved:

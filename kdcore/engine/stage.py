@@ -23,13 +23,15 @@ from kdcore.engine.memory import Memory
 from kdcore.engine.metrics import Judge, metric_values
 from kdcore.engine.processes import Processes
 from kdcore.engine.progress import Progress
+from kdcore.engine.pruning import StagePruning, reviving
 from kdcore.engine.results import StageResult, summarize, test_rows
-from kdcore.engine.trainer import Trainer, check_accumulation, make_optimizer
+from kdcore.engine.trainer import Trainer, check_accumulation, make_optimizer, steps_per_epoch
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.build import data_facts
 from kdcore.pipeline.objective import Objective
 from kdcore.pipeline.randomness import derive_seed, forked_generators, seed_everything
-from kdcore.pipeline.weights import load_state
+from kdcore.pipeline.starts import take, tensors_to_take
+from kdcore.pipeline.weights import load_state, read_tensors
 from kdcore.pipeline.wire import Wiring, wire
 
 
@@ -81,6 +83,7 @@ class StageRun:
         self.device = assembly.device
         self.loaders = loaders
         self.warnings: list[str] = []
+        self.pruning: StagePruning | None = None
 
     def run(self, judged_before: frozenset[str] = frozenset()) -> StageResult:
         """Train the epochs that are left and return the result; models keep the best or last weights."""
@@ -88,6 +91,7 @@ class StageRun:
             self._start_weights()
             wiring, batch = wire_stage(self.stage, self.assembly, self.loaders, self.device)
             self._warn_of(wiring)
+            self._prune(wiring.objective, batch)
             self._freeze_unreached(wiring)
             if self.stage.compile:
                 wiring.objective.compile_models()
@@ -120,6 +124,8 @@ class StageRun:
             self.folder.forget([stage.name])
         count = epochs.run()
         epochs.load_best()
+        if self.pruning is not None and (shortfall := self.pruning.shortfall()):
+            self._warn(shortfall)
         assembly.trained.update(stage.train)
         if self.processes.sharded:
             self._put_together()
@@ -127,7 +133,11 @@ class StageRun:
             self._save_weights()
         teachers = [name for name in teachers if name not in judged_before and name not in assembly.trained]
         tested, rows = self._test(objective, batch, teachers)
-        return StageResult({**summarize(stage, epochs.best, count), "test": tested}, rows, self.warnings)
+        summary = {**summarize(stage, epochs.best, count), "test": tested}
+        if self.pruning is not None:
+            summary["pruning"] = self.pruning.summary()
+            self.pruning.add_to(rows, assembly.models)
+        return StageResult(summary, rows, self.warnings)
 
     def _warn(self, text: str) -> None:
         self.warnings.append(f"stage {self.stage.name}: {text}")
@@ -160,15 +170,30 @@ class StageRun:
         for name, start in self.stage.start.items():
             module = self.assembly.models[name]
             if self.processes.main:
-                load_state(module, self.folder.weights(start.stage, start.model), self.stage.place)
+                names = tensors_to_take(name, start, module, self.assembly.models[start.model], self.stage.place)
+                take(module, read_tensors(self.folder.weights(start.stage, start.model), self.stage.place), names)
             self.processes.align(module)
 
     def _trainer(self, objective: Objective) -> Trainer:
         optimizer, scheduler = make_optimizer(self.config, self.stage, objective, self.loaders.train)
-        train = self.loaders.train
+        train, pruner = self.loaders.train, self.pruning.pruner if self.pruning else None
+        tell, processes = self._warn, self.processes
         return Trainer(
-            self.stage, objective, train, optimizer, scheduler, self.device, self.progress, self._warn, self.processes
+            self.stage, objective, train, optimizer, scheduler, self.device, self.progress, tell, processes, pruner
         )
+
+    def _prune(self, objective: Objective, batch: dict[str, Any]) -> None:
+        """Build the pruner, where the stage has one, before anything is compiled or split."""
+        for text in reviving(self.config, self.stage):
+            self._warn(text)
+        if self.stage.pruning:
+            steps = steps_per_epoch(self.stage, self.loaders.train)
+            self.pruning = StagePruning(self.config, self.stage, objective, batch, steps)
+            self._tell(self.pruning.remarks())
+
+    def _tell(self, texts: list[str]) -> None:
+        for text in texts:
+            self.progress.message(f"stage {self.stage.name}: {text}")
 
     def _epochs(self, objective: Objective, trainer: Trainer) -> Epochs:
         rows = self.loaders.train.rows_per_sample
@@ -176,6 +201,9 @@ class StageRun:
         def evaluate(means: dict[str, float], judges: dict[str, Judge]) -> dict[str, float]:
             judges = {name: each.merged(self.processes.gather) for name, each in judges.items()}
             metrics = metric_values("train", means, {name: each for name, each in judges.items() if each.seen})
+            if self.pruning is not None:
+                metrics.update(self.pruning.metrics())
+                self._tell(self.pruning.news())
             for split in self.stage.metrics.splits:
                 if split in self.loaders.by_role:
                     metrics.update(self._evaluate(objective, split, self.judged)[0])

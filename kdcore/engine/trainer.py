@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ from kdcore.pipeline.objective import Objective, ObjectiveOutput, Share, autocas
 from kdcore.pipeline.randomness import set_generator_states
 from kdcore.pipeline.term import nonzero
 
+if TYPE_CHECKING:
+    from kdcore.pruning.pruner import Pruner
+
 # A batch that stands in for one that this process has not: its weight in the step is 0.
 ABSENT = Share(0.0)
 
@@ -45,6 +48,7 @@ class Trainer:
         progress: Progress,
         tell: Callable[[str], None] | None = None,
         processes: Processes | None = None,
+        pruner: Pruner | None = None,
     ) -> None:
         self.stage = stage
         self.objective = objective
@@ -53,13 +57,16 @@ class Trainer:
         self.scheduler = scheduler
         self.device = device
         self.progress = progress
+        self.pruner = pruner
         self.step = 0
         self.guard = Guard(stage.on_nonfinite, stage.name, stage.place, objective, tell or progress.message)
         self.mean = Mean(self.guard.found)
         self.steps_per_epoch = steps_per_epoch(stage, loader)
         self.total_steps = self.steps_per_epoch * (stage.epochs or 1)
         self.processes = processes or Processes()
-        self._forward = self.processes.wrap(objective, find_unused=stage.find_unused)
+        self._forward = self.processes.wrap(
+            objective, find_unused=stage.find_unused, optimizer=optimizer, clip_grad_norm=stage.clip_grad_norm
+        )
         self._autocast = autocast(device, stage.precision)
         self._parameters = [parameter for _, parameter in objective.named_trainable()]
 
@@ -112,16 +119,17 @@ class Trainer:
         """Return what later steps depend on and all processes have alike, but the Objective."""
         return {
             "step": self.step,
-            "optimizer": self.processes.whole(self.optimizer.state_dict()),
+            "optimizer": self.processes.optimizer_state(self.optimizer),
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
             "guard": self.guard.state_dict(),
+            "pruner": self.pruner.state_dict() if self.pruner is not None else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`; raises RunError if it belongs to another optimizer or scheduler."""
         self.step = state["step"]
         try:
-            self.optimizer.load_state_dict(self._parts(state["optimizer"]))
+            self.processes.load_optimizer(self.optimizer, state["optimizer"])
         except (ValueError, KeyError) as error:
             raise RunError(
                 f"the saved state does not fit the optimizer of stage {self.stage.name!r}: {error}",
@@ -131,16 +139,9 @@ class Trainer:
         if self.scheduler is not None and state["scheduler"] is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.guard.load_state_dict(state["guard"])
-
-    def _parts(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the optimizer's state with what belongs to a split parameter split as it is."""
-        parameters = dict(enumerate(each for group in self.optimizer.param_groups for each in group["params"]))
-        part = self.processes.part
-        by_index = {
-            index: {key: part(value, parameters.get(index)) for key, value in values.items()}
-            for index, values in state["state"].items()
-        }
-        return {**state, "state": by_index}
+        # Who resumes with pruning: added, accepting the change, begins it here.
+        if self.pruner is not None and state.get("pruner") is not None:
+            self.pruner.load_state_dict(state["pruner"])
 
     def _train(self, window: Sequence[Sample], judges: dict[str, Judge]) -> None:
         guard, sound = self.guard, True
@@ -164,11 +165,21 @@ class Trainer:
                 continue
             self.mean.add(values, len(indices), self.objective.counts, (self.step, indices))
             judge(judges, self.objective, self.stage.metrics.target)
-        if guard.every_step and not guard.agree(sound and guard.accepts_gradients(self._parameters), self.processes):
+        if guard.every_step and not self._sound(sound):
             guard.reject(self.step)
         else:
+            # A skipped step is none for the pruner either: neither its scores nor its schedule move.
+            if self.pruner is not None:
+                self.pruner.before_optimizer()
             self._move()
-        self.optimizer.zero_grad(set_to_none=True)
+            if self.pruner is not None:
+                self.pruner.after_optimizer()
+        self.processes.clear(self.optimizer)
+
+    def _sound(self, sound: bool) -> bool:
+        """Whether a step whose losses were sound here, or were not, is so with its gradients, in every process."""
+        gradients = self.processes.gradients(self._parameters)
+        return self.guard.agree(sound and self.guard.accepts_gradients(gradients), self.processes)
 
     def _pass(self, batch: Sample, share: Share | None) -> ObjectiveOutput:
         """Run a batch forward and backward."""
@@ -183,22 +194,22 @@ class Trainer:
                     out = self._forward(batch_to_device(batch, self.device), share)
         except KdcoreError as error:
             raise with_samples(error, batch, self.loader, self.stage) from error
-        out.total.backward()  # type: ignore[no-untyped-call]
+        self.processes.backward(out.total)
         return out
 
     def _move(self) -> None:
-        if self.stage.clip_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self._parameters, self.stage.clip_grad_norm)
-        if self.guard.scale == 1:
-            self.optimizer.step()
-            return
+        groups, scale = self.optimizer.param_groups, self.guard.scale
         # For this step only: schedulers compute the next rate from the one they find.
-        rates = [group["lr"] for group in self.optimizer.param_groups]
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["lr"] * self.guard.scale
-        self.optimizer.step()
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+        rates = [] if scale == 1 else [group["lr"] for group in groups]
+        if rates:
+            _set_rates(groups, [rate * scale for rate in rates])
+        moved = self.processes.move(self.optimizer, self._parameters, self.stage.clip_grad_norm)
+        if rates:
+            _set_rates(groups, rates)
+        if not moved:
+            # A loss that is not finite says more.
+            self.mean.check()
+            self.guard.unmoved(self.step)
 
     def _shares(self, window: Sequence[Sample]) -> Iterable[tuple[Sample, Share | None]]:
         """Say what part of the step each batch is, so that the parts add up to one batch of all of it.
@@ -266,3 +277,8 @@ def check_accumulation(stage: StageConfig, objective: Objective, batch: Sample) 
 def _windows(batches: Iterator[Sample], size: int) -> Iterator[list[Any]]:
     while window := list(itertools.islice(batches, size)):
         yield window
+
+
+def _set_rates(groups: Sequence[dict[str, Any]], rates: Sequence[float]) -> None:
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate

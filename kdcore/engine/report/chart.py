@@ -6,7 +6,7 @@ from the page: one drawing reads well in the light, in the dark and on paper.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kdcore.engine.report.axis import Axis, epoch_axis, value_axis
@@ -71,6 +71,7 @@ class Chart:
     y_ticks: tuple[Tick, ...]
     mark: Tick | None = None
     log: bool = False
+    by: str = " by epoch"
     width: int = SIZE[0]
     height: int = SIZE[1]
 
@@ -125,12 +126,48 @@ def line_chart(
         tuple(Tick(y.at(tick), _short(show(tick))) for tick in y.ticks),
         Tick(x.at(mark), f"best: {mark}") if mark is not None and min(epochs) <= mark <= max(epochs) else None,
         y.log,
-        width,
-        height,
+        width=width,
+        height=height,
     )
 
 
-def _curve(series: Series, x: Axis, y: Axis, show: Callable[[float], str]) -> Curve:
+def path_chart(
+    title: str,
+    series: Sequence[Series],
+    at: Mapping[int, float],
+    show_x: Callable[[float], str],
+    show_y: Callable[[float], str],
+) -> Chart | None:
+    """Lay out `series` against a value that each epoch has, in the order of epochs; None if no value is finite.
+
+    Arguments:
+        at: the value of each epoch of the series.
+        show_x: writes it.
+        show_y: writes a value of the series.
+    """
+    width, height = SIZE
+    values = [value for each in series for _, value in each.points if value is not None]
+    if not values:
+        return None
+    x = value_axis(list(at.values()), LEFT, width - RIGHT)
+    y = value_axis(values, height - BOTTOM, TOP)
+    return Chart(
+        title,
+        tuple(_curve(each, x, y, show_y, at, show_x) for each in series),
+        tuple(Tick(x.at(tick), _short(show_x(tick))) for tick in x.ticks),
+        tuple(Tick(y.at(tick), _short(show_y(tick))) for tick in y.ticks),
+        by="",
+    )
+
+
+def _curve(
+    series: Series,
+    x: Axis,
+    y: Axis,
+    show: Callable[[float], str],
+    at: Mapping[int, float] | None = None,
+    show_x: Callable[[float], str] = str,
+) -> Curve:
     pieces: list[str] = []
     dots: list[Dot] = []
     pen = "M"
@@ -138,8 +175,10 @@ def _curve(series: Series, x: Axis, y: Axis, show: Callable[[float], str]) -> Cu
         if value is None:
             pen = "M"
             continue
-        pieces.append(f"{pen}{x.at(epoch):g} {y.at(value):g}")
-        dots.append(Dot(x.at(epoch), y.at(value), f"{series.label}, epoch {epoch}: {show(value)}"))
+        across = epoch if at is None else at[epoch]
+        where = f"epoch {epoch}" + (f", {show_x(across)}" if at is not None else "")
+        pieces.append(f"{pen}{x.at(across):g} {y.at(value):g}")
+        dots.append(Dot(x.at(across), y.at(value), f"{series.label}, {where}: {show(value)}"))
         pen = "L"
     return Curve(series.label, series.style, "".join(pieces), tuple(dots) if len(dots) <= _DOTS_UP_TO else ())
 

@@ -12,6 +12,7 @@ from kdcore.engine.measure import MetricName
 from kdcore.engine.report.chart import WIDE, Chart, Series, line_chart
 from kdcore.engine.report.comparison import Comparison
 from kdcore.engine.report.record import Points, Record, Stage
+from kdcore.engine.report.sparsity import LayerBar, layer_bars, sparsity_charts
 from kdcore.engine.row import number
 
 
@@ -22,11 +23,12 @@ class StageCharts:
     title: str
     told: str
     charts: tuple[Chart, ...]
+    layers: tuple[LayerBar, ...] = ()
 
 
 def stage_charts(record: Record) -> list[StageCharts]:
     """Lay out every stage's metrics, losses by term and learning rate."""
-    return [StageCharts(stage.title, _told(stage), tuple(_charts(stage))) for stage in record.stages]
+    return [StageCharts(stage.title, _told(stage), tuple(_charts(stage)), layer_bars(stage)) for stage in record.stages]
 
 
 def overview_chart(record: Record, found: Comparison | None) -> Chart | None:
@@ -99,6 +101,7 @@ def _charts(stage: Stage) -> list[Chart]:
     charts = [_metric_chart(metric, curves, stage.best_epoch) for metric in metrics]
     charts[1:1] = [_loss_chart(split, curves) for split in dict.fromkeys(name.split for name in curves)]
     rates = [Series(f"group {place + 1}", rate, place) for place, rate in enumerate(stage.learning_rates())]
+    charts += sparsity_charts(stage)
     charts.append(line_chart("Learning rate", rates, measure.show_number, allow_log=True))
     return [chart for chart in charts if chart is not None]
 

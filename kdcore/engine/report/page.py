@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
 from kdcore.engine import measure
@@ -31,18 +32,24 @@ class ResultCell:
     note: str = ""
 
 
-def render(record: Record) -> str:
-    """Return the report as HTML; everything that came from the run is escaped by the template."""
+@functools.cache
+def template(name: str, *packages: str) -> Template:
+    """Return a template, read once; what it includes is looked for in `packages`, one after the other."""
     environment = Environment(
-        loader=PackageLoader("kdcore.engine.report"),
+        loader=ChoiceLoader([PackageLoader(package) for package in packages]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    return environment.get_template(name)
+
+
+def render(record: Record) -> str:
+    """Return the report as HTML; everything that came from the run is escaped by the template."""
     story = tell(record)
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2", "kdcore.engine.report").render(
         record=record,
         story=story,
         headings=_headings(record.rows),
@@ -83,7 +90,8 @@ def _headings(rows: Sequence[Row]) -> list[str]:
     names = [f"{split}{name}".replace("_", " ") for name in metric_names(rows)]
     batches = {row.latency_batch for row in rows if row.latency_batch is not None}
     batch = f", batch of {batches.pop()}" if len(batches) == 1 else ""
-    return ["", *names, "parameters", f"latency, ms{batch}"] if rows else []
+    sparse = ["sparsity"] if any(row.sparsity is not None for row in rows) else []
+    return ["", *names, "parameters", *sparse, f"latency, ms{batch}"] if rows else []
 
 
 def _table(rows: Sequence[Row]) -> list[list[ResultCell]]:
@@ -95,6 +103,8 @@ def _table(rows: Sequence[Row]) -> list[list[ResultCell]]:
         columns.append([ResultCell(measure.show(name, v), mark) for v, mark in zip(values, best, strict=True)])
     sizes = [row.parameters for row in rows]
     columns.append(_costs("parameters", sizes, [measure.show_count(size) for size in sizes]))
+    if any(row.sparsity is not None for row in rows):
+        columns.append([ResultCell(measure.show(measure.SPARSITY, row.sparsity)) for row in rows])
     times = [row.latency_ms for row in rows]
     columns.append(_costs("latency", times, [measure.show("latency", time) for time in times]))
     return [list(line) for line in zip(*columns, strict=True)]
