@@ -22,6 +22,8 @@ def collect(config: str, seeds: int, overrides: list[str]) -> dict[str, list[dic
             results = json.loads((run(load_config(config, overrides=chosen), quiet=True) / "results.json").read_text())
             for row in results["rows"]:
                 numbers = {**row["metrics"], "parameters": row["parameters"]}
+                if "sparsity" in row:
+                    numbers["sparsity"] = row["sparsity"]
                 found.setdefault(row["title"], []).append(numbers)
             print(f"seed {seed}: " + ", ".join(_told(row) for row in results["rows"]), flush=True)
     return found
@@ -29,11 +31,15 @@ def collect(config: str, seeds: int, overrides: list[str]) -> dict[str, list[dic
 
 def table(found: dict[str, list[dict[str, float]]]) -> str:
     """Return a Markdown table of means and sample standard deviations."""
-    names = [name for name in next(iter(found.values()))[0] if name != "parameters"]
-    lines = [" | ".join(["", *names, "parameters"]) + " |", "|---" + "|---:" * (len(names) + 1) + "|"]
+    names = [name for name in next(iter(found.values()))[0] if name not in ("parameters", "sparsity")]
+    sparse = ["sparsity"] if any("sparsity" in runs[0] for runs in found.values()) else []
+    headings = [*names, "parameters", *sparse]
+    lines = [" | ".join(["", *headings]) + " |", "|---" + "|---:" * len(headings) + "|"]
     for title, runs in found.items():
         cells = [_spread([each[name] for each in runs]) for name in names]
-        lines.append(f"| {title} | {' | '.join(cells)} | {int(runs[0]['parameters']):,} |")
+        cells.append(f"{int(runs[0]['parameters']):,}")
+        cells += [_spread([each[name] for each in runs]) if name in runs[0] else "" for name in sparse]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
     return "|" + "\n".join(lines)
 
 

@@ -13,6 +13,8 @@ from kdcore.errors import KdcoreError
 from kdcore.hookspecs import hookimpl
 
 if TYPE_CHECKING:
+    from kdcore.compaction.compact import CompactModel, compact
+    from kdcore.compaction.saved import load_compact
     from kdcore.config.create import create, make_loss
     from kdcore.config.load import load_config
     from kdcore.engine.run import run
@@ -20,10 +22,16 @@ if TYPE_CHECKING:
     from kdcore.pipeline.objective import Objective, ObjectiveOutput
     from kdcore.pipeline.step_counts import StepCounts
     from kdcore.plugins import register
+    from kdcore.pruning.pruner import Pruner
+    from kdcore.search.pareto import find_pareto_front
+    from kdcore.search.search import Search, SearchResult
 
 __version__ = "0.1.0"
 
 _LAZY = {
+    "compact": "kdcore.compaction.compact",
+    "CompactModel": "kdcore.compaction.compact",
+    "load_compact": "kdcore.compaction.saved",
     "create": "kdcore.config.create",
     "make_loss": "kdcore.config.create",
     "load_config": "kdcore.config.load",
@@ -32,10 +40,15 @@ _LAZY = {
     "Objective": "kdcore.pipeline.objective",
     "ObjectiveOutput": "kdcore.pipeline.objective",
     "StepCounts": "kdcore.pipeline.step_counts",
+    "Pruner": "kdcore.pruning.pruner",
     "run": "kdcore.engine.run",
+    "find_pareto_front": "kdcore.search.pareto",
+    "Search": "kdcore.search.search",
+    "SearchResult": "kdcore.search.search",
 }
 
 __all__ = [
+    "CompactModel",
     "Component",
     "Input",
     "KdcoreError",
@@ -43,11 +56,17 @@ __all__ = [
     "Objective",
     "ObjectiveOutput",
     "Paper",
+    "Pruner",
     "Role",
+    "Search",
+    "SearchResult",
     "StepCounts",
     "build_objective",
+    "compact",
     "create",
+    "find_pareto_front",
     "hookimpl",
+    "load_compact",
     "load_config",
     "make_loss",
     "register",

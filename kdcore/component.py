@@ -6,7 +6,11 @@ import enum
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from kdcore.search.objectives import Objective
+    from kdcore.search.space import Space
 
 
 class Kind(enum.StrEnum):
@@ -87,7 +91,8 @@ class CheckContext:
     a model of the stage may return further losses itself, named `<model>.<key>`.
     `inputs` are the addresses bound to the component (one, or a list of them); for a model, of its
     call. `data` and `models` are the config's entries by name, as far as they are mappings: for what
-    must agree between data and models, such as a tokenizer.
+    must agree between data and models, such as a tokenizer. For a searcher, `space` and `objectives`
+    are those of the search.
     """
 
     terms: Mapping[str, float] = field(default_factory=dict)
@@ -95,6 +100,8 @@ class CheckContext:
     inputs: Mapping[str, str | list[str]] = field(default_factory=dict)
     data: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     models: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    space: Space | None = None
+    objectives: tuple[Objective, ...] = ()
 
 
 Check = Callable[[Mapping[str, Any], CheckContext], Iterable[Complaint]]
@@ -115,6 +122,7 @@ class Component:
         inputs: what a loss, wrapper or adapter is called with.
         takes_lists: for wrappers: any input of the wrapped loss may be bound to a list.
         shift: for wrappers: by how many positions labels are compared later than outputs; metrics follow it.
+        shared_storage: for searchers: several processes may share one through a `storage`.
         check: what a JSON Schema cannot say; torch-free.
         stages: a word on how many stages the method needs, for the methods page.
         examples: `"package.module:NAME"`, a list of `kdcore.testing.Example` (or a dict of such lists by component)
@@ -129,6 +137,7 @@ class Component:
     inputs: tuple[Input, ...] = ()
     takes_lists: bool = False
     shift: int = 0
+    shared_storage: bool = False
     check: Check | None = None
     stages: str = "one"
     examples: str | None = None

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from kdcore.component import Input
+
+if TYPE_CHECKING:
+    from kdcore.pruning.blocks import Blocks
+    from kdcore.search.objectives import Constraint, Objective
+    from kdcore.search.space import Space
 
 
 class Extracted(NamedTuple):
@@ -75,6 +80,79 @@ class LossFactory(Protocol):
 
     def __call__(self) -> nn.Module:
         """Make a loss that shares no state with any other."""
+
+
+class Searcher(Protocol):
+    """What a search asks for points and tells their results.
+
+    Several suggestions may be open at once, and their results come in any order. The search itself sees
+    to it that no point is trained twice: where a searcher repeats itself, the known result is fed back.
+    The same seed and the same calls give the same suggestions; a searcher has a random generator of its
+    own, and reads and moves no global one.
+    """
+
+    def setup(
+        self,
+        space: Space,
+        objectives: Sequence[Objective],
+        *,
+        constraints: Sequence[Constraint] = (),
+        storage: str | None = None,
+    ) -> None:
+        """Prepare for a search; called once, before anything else.
+
+        Arguments:
+            space: where points come from.
+            objectives: what is looked for; the metrics fed back hold a value for each.
+            constraints: bounds on metrics; a point that breaks one is complete, but no solution.
+            storage: a file or URL that several processes share, only for a component with `shared_storage`.
+        """
+
+    def suggest(self) -> dict[str, Any] | None:
+        """Return the next point, with the parameters that are active in it; None where there are no more."""
+
+    def feedback(self, point: Mapping[str, Any], metrics: Mapping[str, float] | None) -> None:
+        """Learn what came of `point`, suggested before or not; None if its trial failed."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that the next suggestions depend on, as data that JSON can hold."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on, after `setup`, from where another searcher of the same search was.
+
+        Points suggested before, whose result was not fed back, are still open.
+        """
+
+
+class Criterion(Protocol):
+    """What a pruning criterion does: it says how much each weight, or each block of weights, matters.
+
+    `weight` and `gradient` are detached and not to be changed; `name` is that of the parameter in its model, the same
+    in every run; `blocks` is the pattern over the weight. Four attributes say what the criterion needs:
+
+        needs_gradients = True   False: `update` is never called
+        accumulates = True       False: `update` is called only in a step that makes masks, not in every one up to it
+        per_block = False        True: `score` has one value per block, and of an attention head `update` sees the
+                                 columns of the output projection alone
+        dtype                    set before the first call: of what is kept, None for the weight's own
+
+    A criterion that scores blocks may also define `rearrange(name, kept, blocks)`: given which blocks of a layer would
+    stay, it returns which do, as many, for what a score per block cannot say.
+    """
+
+    needs_gradients: bool
+
+    def update(self, name: str, weight: Tensor, gradient: Tensor, blocks: Blocks) -> None:
+        """Learn from a step: after backward, before clipping."""
+
+    def score(self, name: str, weight: Tensor, blocks: Blocks) -> Tensor:
+        """Return a score for each weight, in its shape, or for each block, in `blocks.shape`; low goes first."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what later scores depend on, as tensors and plain data."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from such a state."""
 
 
 def set_up(module: nn.Module, facts: Facts) -> None:

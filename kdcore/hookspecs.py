@@ -35,7 +35,7 @@ def balancers() -> list[Component]:  # type: ignore[empty-body]
 
 @hookspec
 def criteria() -> list[Component]:  # type: ignore[empty-body]
-    """Offer pruning criteria: they score how much each weight matters."""
+    """Offer pruning criteria: `update` learns from gradients, `score` says how much each weight or block matters."""
 
 
 @hookspec

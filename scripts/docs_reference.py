@@ -32,6 +32,8 @@ SECTIONS = {
     "cache": "`cache:`",
     "stage": "A stage",
     "loss": "An entry of `losses:`",
+    "pruning_group": "A group of `pruning:`",
+    "pruning_schedule": "`schedule:` of a group",
     "metrics": "`metrics:`",
     "metric": "A metric",
     "best": "`best:`",

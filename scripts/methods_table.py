@@ -53,6 +53,29 @@ RECIPES = {
         "a stage with `mse` through the adapter `conv`, then `kd`",
         Paper("FitNets: Hints for Thin Deep Nets", 2015, "https://arxiv.org/abs/1412.6550"),
     ),
+    "ce_l2": Recipe(
+        "CE+L2",
+        "`cross_entropy`, and `mse` of embeddings through the adapter `linear`",
+        Paper("Prime-Aware Adaptive Distillation", 2020, "https://arxiv.org/abs/2008.01458"),
+    ),
+    "tf_kd": Recipe(
+        "Teacher-free distillation",
+        "`kd` from the student's own weights of an earlier stage (`start:`)",
+        Paper(
+            "Revisiting Knowledge Distillation via Label Smoothing Regularization",
+            2020,
+            "https://arxiv.org/abs/1909.11723",
+        ),
+    ),
+    "ghnd": Recipe(
+        "(Generalised) head network distillation",
+        "`mse` at the split and behind it, the teacher's own end taken over by `start:` and frozen",
+        Paper(
+            "Neural Compression and Filtering for Edge-assisted Real-time Object Detection in Challenged Networks",
+            2020,
+            "https://arxiv.org/abs/2007.15818",
+        ),
+    ),
     "mutual": Recipe(
         "Deep mutual learning",
         "two trained models and a `kd` each way",
@@ -76,8 +99,11 @@ SHOWN_IN = {
     "sskd_auxiliary": "sskd",
 }
 
-# Published losses that digits cannot show, and why.
-WITHOUT: dict[str, str] = {}
+# Published losses and recipes whose accuracies would not belong into one table with the others', and why.
+WITHOUT: dict[str, str] = {
+    "ghnd": "its student is the teacher with a narrow beginning, not the small network of the others; the example says "
+    "what comes out",
+}
 
 
 def published(registry: Registry, *kinds: Kind) -> list[Registered]:
@@ -97,8 +123,8 @@ def methods(registry: Registry) -> dict[str, Path]:
 
     A loss that is part of another one's example, such as that of its first stage, is not run twice.
     """
-    names = [*(each.name for each in published(registry, Kind.LOSS) if each.name not in WITHOUT), *RECIPES]
-    whole = [name for name in names if SHOWN_IN.get(name) not in names]
+    names = [*(each.name for each in published(registry, Kind.LOSS)), *RECIPES]
+    whole = [name for name in names if SHOWN_IN.get(name) not in names and name not in WITHOUT]
     return {name: example_of(name) for name in whole if example_of(name).is_file()}
 
 

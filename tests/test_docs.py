@@ -18,6 +18,7 @@ from kdcore import hookspecs, plugins
 from kdcore.cli.main import COMMANDS, build_parser
 from kdcore.component import Kind
 from kdcore.plugins import Registry
+from kdcore.testing import Conformance, Outcome
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -85,13 +86,23 @@ def test_the_loop_of_ones_own_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_notebook_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    ((_, text),) = [block for block in blocks("plugins.md", "python") if not block[0]]
+    text = next(text for title, text in blocks("plugins.md", "python") if not title and "register(" in text)
     registry = Registry()
     monkeypatch.setattr(plugins, "registry", lambda: registry)
     monkeypatch.setattr("kdcore.config.create.registry", lambda: registry)
     names: dict[str, Any] = {"__name__": "notebook"}
     exec(compile(text, "plugins.md", "exec"), names)
     assert names["loss"](torch.ones(2, 3), torch.ones(2, 3)) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_criterion_example_conforms() -> None:
+    text = next(text for title, text in blocks("plugins.md", "python") if not title and "def score" in text)
+    names: dict[str, Any] = {"__name__": __name__}
+    exec(compile(text, "plugins.md", "exec"), names)
+    options: dict[str, Any] = {"schema": {"type": "object", "additionalProperties": False}, "summary": "a test"}
+    registered = Registry().register(Kind.CRITERION, "sensitivity", names["Sensitivity"], **options)
+    passed = [each.check for each in Conformance(registered).run() if each.outcome is Outcome.PASSED]
+    assert {"scores", "gradients_told", "scores_continue", "criteria_apart", "scores_dtype"} <= set(passed)
 
 
 def test_the_package_example_works(site: Path) -> None:

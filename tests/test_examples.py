@@ -30,13 +30,13 @@ from kdcore.plugins import Registry
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {path.relative_to(ROOT).as_posix(): path for path in sorted((ROOT / "examples").rglob("*.yaml"))}
-COMMAND = re.compile(r"^#\s+((?:kd run|python) .+?)(?:\s{3,}.*)?$", re.MULTILINE)
+COMMAND = re.compile(r"^#\s+((?:kd (?:run|search)|python) .+?)(?:\s{3,}.*)?$", re.MULTILINE)
 
 
 def command(name: str) -> list[str]:
     """Return the command that an example's header gives."""
     found = COMMAND.search(FILES[name].read_text(encoding="utf-8"))
-    assert found, f"the header of {name} says no `kd run ...` or `python ...`"
+    assert found, f"the header of {name} says no `kd run ...`, `kd search ...` or `python ...`"
     return shlex.split(found[1])
 
 
@@ -114,6 +114,15 @@ class Finished:
     def trained(self) -> list[str]:
         """Return the models that some stage trains."""
         return [name for name in self.config.models if any(name in stage.train for stage in self.config.stages)]
+
+    def twins(self) -> dict[str, dict[str, Tensor]]:
+        """Return the weights of the models that no stage trains and that begin as another model has ended."""
+        starts = {name: start for stage in self.config.stages for name, start in stage.start.items()}
+        return {
+            name: safetensors.torch.load_file(self.folder / "checkpoints" / start.stage / f"{start.model}.safetensors")
+            for name, start in starts.items()
+            if name not in self.trained()
+        }
 
 
 def finish(name: str, output_dir: Path) -> Finished:
@@ -210,7 +219,7 @@ def test_a_run_measures_every_epoch(name: str, finished: Any) -> None:
             assert expected <= line["metrics"].keys()
         assert all(math.isfinite(value) for value in line["metrics"].values())
     rows = done.json("results.json")["rows"]
-    assert {row["model"] for row in rows} == set(done.config.models)
+    assert {row["model"] for row in rows} == done.config.models.keys() - done.twins().keys()
     assert all(0 <= row["metrics"]["accuracy"] <= 1 for row in rows)
 
 
@@ -230,7 +239,7 @@ def test_what_a_stage_does_not_train_keeps_every_bit(name: str, finished: Any) -
     done: Finished = finished(name)
     for model in done.config.models:
         # Written when the last stage that trains it ended: any later change would show.
-        saved = done.weights(model) if model in done.trained() else done.initial[model]
+        saved = done.weights(model) if model in done.trained() else {**done.initial, **done.twins()}[model]
         live = done.assembly.models[model].state_dict()
         assert saved.keys() == live.keys()
         assert all(torch.equal(saved[key], live[key]) for key in saved), model
@@ -268,6 +277,23 @@ def test_mutual_learning_moves_both_students_and_each_by_its_own_terms(finished:
         moved = {key.split(".")[0] for key, each in objective.named_trainable() if each.grad is not None}
         assert moved == {learner}, f"the terms of {learner} reach {other}"
         objective.zero_grad()
+
+
+def test_teacher_free_distillation_has_the_student_alone_as_its_teacher(finished: Any) -> None:
+    done: Finished = finished("examples/digits/tf_kd.yaml")
+    assert done.twins().keys() == {"teacher"}
+    assert done.calls("alone", "teacher.fc") == 0
+    assert done.calls("distilled", "teacher.fc") > 0
+
+
+def test_a_distilled_head_is_all_that_changes_before_the_teachers_end(finished: Any) -> None:
+    done: Finished = finished("examples/digits/ghnd.yaml")
+    student, teacher = done.weights("student"), done.weights("teacher")
+    end = [key for key in teacher if key.startswith(("block3.", "fc."))]
+    assert all(torch.equal(student[key], teacher[key]) for key in end)
+    assert student["block1.conv.weight"].shape[0] == 2
+    assert done.calls("distilled", "student.block3") > 0
+    assert done.calls("distilled", "teacher.fc") == 0
 
 
 def test_two_teachers_both_pull_the_student(finished: Any) -> None:

@@ -13,9 +13,9 @@ PLACES = {
     Kind.LOSS: "in a stage:",
     Kind.WRAPPER: "in a stage, around one loss:",
     Kind.BALANCER: "in a stage:",
-    Kind.CRITERION: "in a stage, under pruning:",
+    Kind.CRITERION: "in a stage:",
     Kind.OUTPUT_EXTRACTOR: "in a model, under models:",
-    Kind.SEARCHER: "under search:",
+    Kind.SEARCHER: "at the top:",
     Kind.ADAPTER: "at the top:",
     Kind.MODEL: "at the top:",
     Kind.DATASET: "at the top:",
@@ -43,7 +43,12 @@ def example(registered: Registered) -> dict[str, Any]:
         return {"losses": {"ce": "cross_entropy", "kd": "kd"}, "balancer": part}
     if kind is Kind.DATASET:
         return {"data": {"train": part}}
-    return {"output" if kind is Kind.OUTPUT_EXTRACTOR else kind.value: part}
+    if kind is Kind.CRITERION:
+        return {"pruning": {"criterion": part, "target_sparsity": 0.5}}
+    if kind is Kind.SEARCHER:
+        objectives = [{"metric": "parameters", "goal": "minimize"}]
+        return {"search": {"searcher": part, "space": {"stages.0.epochs": [1, 2]}, "objectives": objectives}}
+    return {"output": part}
 
 
 def example_params(schema: Mapping[str, Any]) -> dict[str, Any]:

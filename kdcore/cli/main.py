@@ -9,11 +9,20 @@ import time
 from collections.abc import Sequence
 
 from kdcore import __version__
-from kdcore.cli import cache, plugins, report, run, schema, validate
+from kdcore.cli import cache, export, plugins, report, run, schema, search, validate
 from kdcore.errors import EndedElsewhereError, KdcoreError, suggestion
 from kdcore.launcher import process_rank
 
-COMMANDS = {"run": run, "cache": cache, "validate": validate, "plugins": plugins, "schema": schema, "report": report}
+COMMANDS = {
+    "run": run,
+    "search": search,
+    "cache": cache,
+    "validate": validate,
+    "plugins": plugins,
+    "schema": schema,
+    "report": report,
+    "export": export,
+}
 
 TRACEBACK_VARIABLE = "KDCORE_TRACEBACK"
 
@@ -26,6 +35,7 @@ EPILOG = """examples:
   kd validate kd.yaml                  check a config; every mistake in one go
   kd validate kd.yaml --dry-run        and push one batch through every stage
   kd run kd.yaml --set seed=1          train
+  kd search search.yaml                try students of a space, keep the Pareto front
   kd plugins                           what is installed
   kd plugins show at                   one method: its inputs, its params, an example
   kd schema -o kd.schema.json          completion and checks in an editor

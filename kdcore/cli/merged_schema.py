@@ -20,7 +20,13 @@ Schema = dict[str, Any]
 
 # Which definitions of the core's schema name a component of which kind.
 _SECTIONS = {"data": Kind.DATASET, "model": Kind.MODEL, "adapter": Kind.ADAPTER, "loss": Kind.LOSS}
-_PARTS = {"wrapper": Kind.WRAPPER, "balancer": Kind.BALANCER, "output": Kind.OUTPUT_EXTRACTOR}
+_PARTS = {
+    "wrapper": Kind.WRAPPER,
+    "balancer": Kind.BALANCER,
+    "output": Kind.OUTPUT_EXTRACTOR,
+    "criterion": Kind.CRITERION,
+    "searcher": Kind.SEARCHER,
+}
 
 
 def merged_schema(registry: Registry) -> Schema:
@@ -105,6 +111,8 @@ def _point_at_parts(definitions: Schema) -> None:
     wrapper = _to("wrapper_part")
     definitions["wrapper"]["anyOf"] = [wrapper, {"type": "array", "items": wrapper}]
     definitions["stage"]["properties"]["balancer"]["$ref"] = _reference("balancer_part")
+    definitions["pruning_group"]["properties"]["criterion"]["$ref"] = _reference("criterion_part")
+    definitions["search"]["properties"]["searcher"]["$ref"] = _reference("searcher_part")
     for option in definitions["model"]["anyOf"]:
         if option["type"] == "object":
             option["properties"]["output"]["$ref"] = _reference("output_part")

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdcore.address import Address
 from kdcore.config.source import Source
 from kdcore.errors import Place
 from kdcore.plugins import Registered
+from kdcore.pruning.config import PruningGroup
+
+if TYPE_CHECKING:
+    from kdcore.config.search_config import SearchConfig
 
 Path = tuple[str | int, ...]
 Binding = Address | list[Address]
@@ -190,18 +194,37 @@ class CheckpointsConfig:
 
 @dataclass(frozen=True)
 class DistributedConfig:
-    """How several processes share the work: `ddp` or `fsdp`; `shard` are patterns of modules that are sharded apart."""
+    """How several processes share the work: `ddp`, `fsdp` or `deepspeed`.
+
+    `shard` are patterns of modules that FSDP shards apart, `deepspeed` the part of DeepSpeed's config that it is given.
+    """
 
     strategy: str = "ddp"
     shard: tuple[str, ...] = ()
+    deepspeed: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class StartConfig:
-    """The weights that a model or adapter begins a stage with."""
+    """The weights that a model begins a stage with; `only` names the parts that it takes, by default all."""
 
     stage: str
     model: str
+    only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PruningConfig:
+    """One group of a stage's `pruning:`, and the criterion that it names."""
+
+    group: PruningGroup
+    criterion: Part
+
+    @property
+    def model(self) -> str:
+        """The model whose layers are pruned."""
+        assert self.group.model is not None  # filled in where the config leaves it out
+        return self.group.model
 
 
 @dataclass(frozen=True)
@@ -231,6 +254,7 @@ class StageConfig:
     on_nonfinite: NonfiniteConfig = NonfiniteConfig()
     best: BestConfig | None = None
     early_stop: EarlyStopConfig | None = None
+    pruning: tuple[PruningConfig, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -249,6 +273,7 @@ class Config:
     stages: tuple[StageConfig, ...]
     source: Source
     resolved: Mapping[str, Any]
+    search: SearchConfig | None = None
 
     def place(self, *path: str | int) -> Place:
         """Return where the value at `path` stands."""

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
 from kdcore.config.caches import check_caches
 from kdcore.config.checker import CRITERION_REPAIR, Checker
-from kdcore.config.config import CheckpointsConfig, Config
+from kdcore.config.config import CheckpointsConfig, Config, StageConfig
 from kdcore.config.distributed import check_distributed
 from kdcore.config.environment import expand_environment
 from kdcore.config.overrides import apply_overrides
 from kdcore.config.parts import check_adapters, check_cycles, check_data, check_models
 from kdcore.config.reader import read_config, read_text
 from kdcore.config.schemas import load_schema
+from kdcore.config.search import check_search
 from kdcore.config.source import Source
 from kdcore.config.stages import StageChecker
 from kdcore.config.validation import validate, with_defaults
 from kdcore.errors import ConfigError, Problem
 from kdcore.plugins import Registry, registry
 
-_UNKNOWN_CRITERION = re.compile(r"'criterion'")
+_UNKNOWN_CRITERION = "unknown key 'criterion'"
 
 
 def load_config(
@@ -74,6 +74,8 @@ def _check(source: Source, plugins: Registry, external_models: Iterable[str] | N
     stages = [stage_checker.check(node, index) for index, node in enumerate(nodes if isinstance(nodes, list) else [])]
     check_caches(checker, checked_models, stages)
     distributed = check_distributed(checker, _mapping(data, "distributed"), models, stages)
+    trial = None if external else lambda changed: _examined(changed, plugins)
+    search = check_search(checker, data, trial)
     problems += checker.problems
     if problems:
         raise ConfigError(sorted(_unique(problems), key=lambda problem: (problem.place.line, problem.place.column)))
@@ -88,9 +90,18 @@ def _check(source: Source, plugins: Registry, external_models: Iterable[str] | N
         models=checked_models,
         adapters=checked_adapters,
         stages=tuple(stage for stage in stages if stage is not None),
+        search=search,
         source=source,
         resolved=data,
     )
+
+
+def _examined(source: Source, plugins: Registry) -> tuple[Sequence[StageConfig], list[Problem]]:
+    """Return the stages of a config, none if it is wrong, and what is wrong with it."""
+    try:
+        return _check(source, plugins, None).stages, []
+    except ConfigError as error:
+        return (), list(error.problems)
 
 
 def _write_out(data: Any, schema: dict[str, Any]) -> None:
@@ -100,7 +111,8 @@ def _write_out(data: Any, schema: dict[str, Any]) -> None:
     definitions = schema["$defs"]
     sections = {"data", "models", "adapters", "stages"}
     simple = {key: value for key, value in schema["properties"].items() if key not in sections}
-    data.update(with_defaults({key: data[key] for key in data if key in simple}, {"properties": simple}))
+    given = {key: data[key] for key in data if key in simple}
+    data.update(with_defaults(given, {"properties": simple, "$defs": definitions}))
     for section, definition in (("data", "data"), ("models", "model"), ("adapters", "adapter")):
         entries = data.setdefault(section, {})
         for name, node in entries.items() if isinstance(entries, dict) else ():
@@ -134,7 +146,7 @@ def _mapping(data: Any, key: str) -> dict[str, Any]:
 
 
 def _clarified(problem: Problem) -> Problem:
-    if _UNKNOWN_CRITERION.search(problem.what) and problem.place.path.endswith("criterion"):
+    if problem.what.startswith(_UNKNOWN_CRITERION):
         return Problem(problem.what, problem.place, CRITERION_REPAIR)
     return problem
 

@@ -35,6 +35,14 @@ def apply_overrides(source: Source, assignments: Sequence[str]) -> Source:
     return changed
 
 
+def resolved_path(data: Any, text: str) -> Path:
+    """Return what the path of an assignment leads to in `data`; raises ConfigError where it leads nowhere."""
+    steps, value = _split(f"{text}=", text)
+    if value:
+        raise _error("this is not a path", text, "write keys with dots between them, for example stages.distill.epochs")
+    return _resolved(data, steps, text)
+
+
 def _assigned(source: Source, assignment: str) -> Source:
     """Write one assignment into `source.data`, and return the source that knows where it stands."""
     file = f"--set {assignment if len(assignment) <= _MAX_SHOWN else assignment[: _MAX_SHOWN - 3] + '...'}"

@@ -20,6 +20,7 @@ from kdcore.config.config import (
     StartConfig,
     TermConfig,
 )
+from kdcore.config.pruning import check_pruning
 from kdcore.config.training import check_optimizer, check_scheduler
 from kdcore.errors import suggestion
 
@@ -96,6 +97,7 @@ class StageChecker:
             on_nonfinite=_on_nonfinite(node.get("on_nonfinite")),
             best=_best(node.get("best")),
             early_stop=_early_stop(node.get("early_stop")),
+            pruning=check_pruning(self.checker, node, [each for each in train if each in self.models], path),
         )
         self._need(node, path)
         self.earlier[str(name)] = train
@@ -222,7 +224,7 @@ class StageChecker:
             elif stage != INITIAL and source in self.models and source not in self.earlier[stage]:
                 repair = f"stage {stage!r} trains {', '.join(self.earlier[stage])}"
                 self.checker.problem(f"stage {stage!r} does not train {source!r}", where, repair)
-            found[name] = StartConfig(stage, source)
+            found[name] = StartConfig(stage, source, tuple(map(str, _list(spec, "only", []))))
         return found
 
     def _data(self, node: Any, path: Path) -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -29,17 +30,34 @@ def measure_latency(model: nn.Module, config: ModelConfig, batch: Mapping[str, A
 
     None if the model is fed by something else than the batch.
     """
+    call = one_sample(model, config, batch)
+    return None if call is None else time_call(model, call)
+
+
+def one_sample(model: nn.Module, config: ModelConfig, batch: Mapping[str, Any]) -> Callable[[], Any] | None:
+    """Return a forward pass of the batch's first sample, or None if the model is fed by something else."""
     arguments = [*config.args, *config.kwargs.values()]
     if any(isinstance(each, Address) and not each.is_batch for each in arguments):
         return None
     args = [_first_row(each, batch) for each in config.args]
     kwargs = {key: _first_row(each, batch) for key, each in config.kwargs.items()}
+    return lambda: model(*args, **kwargs)
+
+
+def time_call(model: nn.Module, call: Callable[[], Any]) -> float:
+    """Return the milliseconds of a call of a model in eval mode: the best of several bursts' medians."""
+    # A compiled model is measured as it is exported, which is not compiled.
+    with evaluating(model), torch.compiler.set_stance("force_eager"), torch.inference_mode():
+        return _latency_ms(call, next(model.parameters(), torch.empty(0)).device)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Run a block with a model in eval mode, and put every module's mode back."""
     training = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        # A compiled model is measured as it is exported, which is not compiled.
-        with torch.compiler.set_stance("force_eager"), torch.inference_mode():
-            return _latency_ms(lambda: model(*args, **kwargs), next(model.parameters(), torch.empty(0)).device)
+        yield
     finally:
         for module, mode in training:
             module.training = mode

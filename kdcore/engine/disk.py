@@ -17,6 +17,8 @@ from kdcore.errors import RunError
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
+# What is written before it is renamed.
+_PARTIAL = re.compile(r"\.(?P<name>.+)\.\d+\.part")
 
 
 @contextlib.contextmanager
@@ -30,6 +32,7 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def _unwritten(path: Path, error: OSError | SafetensorError) -> RunError:
     number = _errno(error)
+    path = _meant(path)
     if number in _FULL:
         what = f"there is no room for {str(path)!r} ({_free(path)}): {os.strerror(number)}"
         return RunError(what, repair="make room on that disk; nothing that was saved before is lost")
@@ -38,6 +41,12 @@ def _unwritten(path: Path, error: OSError | SafetensorError) -> RunError:
         return RunError(what, repair="make the folder writable, or choose another output_dir")
     reason = os.strerror(number) if number else str(error).split("\n")[0]
     return RunError(f"{str(path)!r} cannot be written: {reason}", repair="check the disk that holds it")
+
+
+def _meant(path: Path) -> Path:
+    """Return where a file was to be in the end, for readers who know no names of what is half written."""
+    found = [_PARTIAL.fullmatch(part) for part in path.parts]
+    return Path(*(each["name"] if each else part for each, part in zip(found, path.parts, strict=True)))
 
 
 def _errno(error: OSError | SafetensorError) -> int:

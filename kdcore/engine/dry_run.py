@@ -14,6 +14,8 @@ from kdcore.engine.data import Datasets
 from kdcore.engine.device import choose_device, device_errors
 from kdcore.engine.judged import find_judged
 from kdcore.engine.memory import Memory
+from kdcore.engine.pruning import StagePruning
+from kdcore.engine.pruning_plan import PruningPlan
 from kdcore.engine.stage import StageLoaders, wire_stage
 from kdcore.engine.trainer import check_accumulation, make_optimizer, steps_per_epoch
 from kdcore.pipeline.assembly import Assembly
@@ -43,6 +45,7 @@ class StageReport:
     unreached: list[str]
     epochs: int
     steps_per_epoch: int
+    pruning: PruningPlan | None = None
 
 
 def dry_run(config: Config, *, console: Console | None = None) -> list[StageReport]:
@@ -102,8 +105,9 @@ def _rehearsed(
         trainable[head] = trainable.get(head, 0) + parameter.numel()
     frozen = sorted(set(config.models) - set(stage.train))
     assembly.trained.update(stage.train)
-    steps = steps_per_epoch(stage, loaders.train)
-    return StageReport(stage.name, terms, trainable, frozen, wiring.unreached, stage.epochs or 1, steps)
+    steps, epochs = steps_per_epoch(stage, loaders.train), stage.epochs or 1
+    plan = PruningPlan.of(StagePruning(config, stage, objective, batch, steps)) if stage.pruning else None
+    return StageReport(stage.name, terms, trainable, frozen, wiring.unreached, epochs, steps, plan)
 
 
 def _term_reports(config: Config, stage: StageConfig, objective: Objective, batch: dict[str, Any]) -> list[TermReport]:
@@ -137,3 +141,5 @@ def _show(report: StageReport, console: Console) -> None:
         console.print(f"frozen: {', '.join(report.frozen)}", markup=False)
     if report.unreached:
         console.print(f"no gradient reaches, so left as they are: {', '.join(report.unreached)}", markup=False)
+    if report.pruning:
+        report.pruning.show(console)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from kdcore import __version__
 from kdcore.config.config import AdapterConfig, Config, ModelConfig, Part
 from kdcore.engine.data import Datasets
+from kdcore.engine.digest import digest_of, digest_of_file
 from kdcore.engine.folder import write_atomically
 from kdcore.errors import RunError
 from kdcore.pipeline.randomness import derive_seed, kept_generators, seed_generators
@@ -33,7 +31,7 @@ _FREE = (
     "data.*.persistent_workers",
 )
 _SAMPLES = 3
-_CHUNK = 2**20
+_SHORT = 16
 
 
 def identify(config: Config, datasets: Datasets) -> dict[str, Any]:
@@ -140,6 +138,7 @@ def _parts(config: Config) -> Iterator[Part]:
         yield stage.balancer
         for term in stage.terms:
             yield from (term.loss, *term.wrappers)
+        yield from (group.criterion for group in stage.pruning)
 
 
 def _weights_files(config: Config) -> Iterator[tuple[str, str]]:
@@ -150,14 +149,10 @@ def _weights_files(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _file(path: Path) -> str:
-    digest = hashlib.sha256()
     try:
-        with path.expanduser().open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
+        return digest_of_file(path.expanduser())[:_SHORT]
     except OSError as error:
         return f"unreadable ({error.strerror})"
-    return digest.hexdigest()[:16]
 
 
 def _data(dataset: Any, name: str) -> dict[str, Any]:
@@ -166,38 +161,11 @@ def _data(dataset: Any, name: str) -> dict[str, Any]:
     with kept_generators():
         seed_generators(derive_seed(0, "identity", name))
         samples = {str(index): _sample(dataset, index) for index in positions}
-    return {"samples": length, "labels": _digest(getattr(dataset, "targets", None)), "content": samples}
+    return {"samples": length, "labels": digest_of(getattr(dataset, "targets", None))[:_SHORT], "content": samples}
 
 
 def _sample(dataset: Any, index: int) -> str:
     try:
-        return _digest(dataset[index])
+        return digest_of(dataset[index])[:_SHORT]
     except Exception as error:  # a broken sample is reported where it is used, with all that is known there
         return f"unreadable ({type(error).__name__})"
-
-
-def _digest(value: Any) -> str:
-    digest = hashlib.sha256()
-    for text, content in _contents(value):
-        digest.update(text.encode())
-        digest.update(content)
-    return digest.hexdigest()[:16]
-
-
-def _contents(value: Any) -> Iterator[tuple[str, bytes]]:
-    """Yield a description and the bytes of everything in `value` that has bytes."""
-    if isinstance(value, Mapping):
-        for key in sorted(value, key=str):
-            yield f"{key}:", b""
-            yield from _contents(value[key])
-    elif isinstance(value, (Tensor, np.ndarray)):
-        array = value.detach().cpu().contiguous() if isinstance(value, Tensor) else torch.from_numpy(value.copy())
-        yield f"{array.dtype}{tuple(array.shape)}", array.reshape(-1).view(torch.uint8).numpy().tobytes()
-    elif isinstance(value, (list, tuple)):
-        yield f"{len(value)}[", b""
-        for item in value:
-            yield from _contents(item)
-    else:
-        # Anything else by what it shows, unless that shows where it lies in memory.
-        shown = repr(value)
-        yield (type(value).__name__ if " at 0x" in shown else shown), b""

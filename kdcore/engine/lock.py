@@ -1,4 +1,4 @@
-"""A lock on a run folder, so that two runs never write into one."""
+"""A lock on a folder: of a run, so that two never write into one, or of a cache, where they take turns."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kdcore.engine.disk import disk_errors
 from kdcore.errors import RunError
 
 LOCK = ".lock"
+_POLL_SECONDS = 0.002
 
 
 @contextlib.contextmanager
@@ -34,3 +35,10 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Hold the lock of `folder`, waiting for it; the system lets it go when its holder dies."""
+    with FileLock(folder / LOCK).acquire(poll_interval=_POLL_SECONDS):
+        yield

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 MISSING = "-"
+SPARSITY = "sparsity"
 
 _LOWER = {"loss", "perplexity", "ppl", "error", "err", "mae", "mse", "rmse", "nll", "cer", "wer", "ece", "brier", "bpb"}
 _LOWER_FIRST = {"latency", "parameters", "seconds", "bits"}
@@ -16,17 +17,23 @@ _PREFERRED = ("accuracy", "top_1", "loss", "perplexity")
 
 
 class MetricName(NamedTuple):
-    """A full metric name in parts: `val/student/accuracy`, `val/loss` or `val/losses/kd`."""
+    """A full metric name in parts: `val/student/accuracy`, `val/loss` or `val/losses/kd`.
+
+    `sparsity` and `sparsity/student.block1.conv` belong to no split: they are of the weights.
+    """
 
     split: str
     model: str = ""
     metric: str = ""
     term: str = ""
+    layer: str = ""
 
     @classmethod
     def parse(cls, full: str) -> MetricName:
         """Split a full name; the total loss is the metric `loss` of no model."""
         split, _, rest = full.partition("/")
+        if split == SPARSITY:
+            return cls("", metric=SPARSITY, layer=rest)
         first, _, last = rest.partition("/")
         if first == "losses" and last:
             return cls(split, term=last)

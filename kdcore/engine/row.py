@@ -44,6 +44,7 @@ class Row:
     latency_ms: float | None = None
     latency_batch: int | None = None
     per_class: PerClass | None = None
+    sparsity: float | None = None
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Row:
@@ -62,6 +63,7 @@ class Row:
             latency_ms=number(data.get("latency_ms")),
             latency_batch=None if batch is None else int(batch),
             per_class=PerClass.parse(data.get("per_class")),
+            sparsity=number(data.get("sparsity")),
         )
 
     @property

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdcore.config.config import Config
-from kdcore.config.distributed import FSDP
+from kdcore.config.distributed import DDP
 from kdcore.engine.data import Datasets
 from kdcore.engine.device import device_errors
 from kdcore.engine.dry_run import rehearse
@@ -150,8 +150,8 @@ class _Run:
         self.progress.run_started(self.config.name, folder.path, plans)
         for text in assembly.loaded.values():
             self.progress.message(text)
-        if self.config.distributed.strategy == FSDP and self.processes.count == 1:
-            self.progress.message("strategy: fsdp splits nothing, because this run has one process")
+        if (strategy := self.config.distributed.strategy) != DDP and self.processes.count == 1:
+            self.progress.message(f"strategy: {strategy} splits nothing, because this run has one process")
         self._call("run_started", folder=folder.path, config=dict(self.config.resolved))
         status = "failed"
         try:

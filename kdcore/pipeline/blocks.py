@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kdcore.address import Address, What
@@ -123,14 +124,7 @@ def find_blocks(config: Config, stage: StageConfig, trained: Mapping[str, nn.Mod
 
 def check_shardable(blocks: Blocks, named_parameters: Iterable[tuple[str, nn.Parameter]], place: Place) -> None:
     """Raise WiringError for parameters that cannot be split, or not be gathered together."""
-    parameters = [(name.removeprefix("models.").removeprefix("adapters."), each) for name, each in named_parameters]
-    flat = [name for name, parameter in parameters if parameter.dim() == 0]
-    if flat:
-        raise WiringError(
-            f"parameters without a dimension cannot be sharded: {', '.join(flat[:5])}",
-            place=place,
-            repair="give them shape (1,), or write strategy: ddp",
-        )
+    parameters = _with_dimensions(named_parameters, place)
     groups = {name: {id(each) for each in blocks.own(module)} for name, module in blocks.modules.items()}
     taken = set().union(*groups.values())
     groups["all that is no part of a block"] = {id(each) for _, each in parameters} - taken
@@ -144,6 +138,35 @@ def check_shardable(blocks: Blocks, named_parameters: Iterable[tuple[str, nn.Par
                 place=place,
                 repair="shard those of one dtype as blocks, train all in one dtype, or write strategy: ddp",
             )
+
+
+def check_partitionable(named_parameters: Iterable[tuple[str, nn.Parameter]], place: Place) -> None:
+    """Raise WiringError for parameters that DeepSpeed cannot step in one flat tensor of 32-bit numbers."""
+    parameters = _with_dimensions(named_parameters, place)
+    others = [(name, each.dtype) for name, each in parameters if each.requires_grad and each.dtype != torch.float32]
+    if others:
+        name, dtype = others[0]
+        raise WiringError(
+            f"strategy: deepspeed trains parameters of float32, and {name} is {str(dtype).removeprefix('torch.')}",
+            place=place,
+            repair="train it in float32 (precision: bfloat16 of the stage computes in bfloat16), freeze it, or write "
+            "strategy: ddp",
+        )
+
+
+def _with_dimensions(
+    named_parameters: Iterable[tuple[str, nn.Parameter]], place: Place
+) -> list[tuple[str, nn.Parameter]]:
+    """Return the parameters under their full names; raises WiringError for one without a dimension."""
+    parameters = [(name.removeprefix("models.").removeprefix("adapters."), each) for name, each in named_parameters]
+    flat = [name for name, parameter in parameters if parameter.dim() == 0]
+    if flat:
+        raise WiringError(
+            f"parameters without a dimension cannot be sharded: {', '.join(flat[:5])}",
+            place=place,
+            repair="give them shape (1,), or write strategy: ddp",
+        )
+    return parameters
 
 
 def check_handed(blocks: Blocks, addresses: Iterable[Address], trained: Mapping[str, nn.Module]) -> None:

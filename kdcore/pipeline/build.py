@@ -48,6 +48,7 @@ def build_objective(
     _check_batch(example_batch)
     assembly = Assembly.build(config, _device(models, example_batch), given=models)
     objective = wire(chosen, assembly, example_batch, data_facts(dataset)).objective
+    _check_caches(config, chosen, objective)
     if chosen.compile:
         objective.compile_models()
     return objective
@@ -63,6 +64,19 @@ def data_facts(dataset: Any) -> Facts:
         num_classes=getattr(dataset, "num_classes", None),
         targets=getattr(dataset, "targets", None),
     )
+
+
+def _check_caches(config: Config, stage: StageConfig, objective: Objective) -> None:
+    """Raise WiringError for a cache that a run would fill and read: only the engine knows the samples."""
+    for name, model in config.models.items():
+        used = name not in stage.train and objective.node_pass(name, training=True) is not None
+        if model.cache is not None and used:
+            raise WiringError(
+                f"{name!r} has a cache, which only kd run reads and fills; here it runs in every step",
+                place=model.cache.place,
+                repair=f'write cache: false, or pass overrides=["models.{name}.cache=false"]; results that you store '
+                "yourself can be an entry of the batch, and a loss be bound to batch:<entry>",
+            )
 
 
 def _choose(config: Config, name: str | None) -> StageConfig:

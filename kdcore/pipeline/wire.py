@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from kdcore.address import Address
 from kdcore.config.config import AdapterConfig, Part, StageConfig
-from kdcore.config.distributed import FSDP
+from kdcore.config.distributed import DEEPSPEED, FSDP
 from kdcore.contracts import Facts, TensorFacts, set_up
 from kdcore.errors import AddressError, KdcoreError, Place, WiringError
 from kdcore.pipeline.assembly import Assembly
-from kdcore.pipeline.blocks import Blocks, Outputs, check_handed, check_shardable, find_blocks
+from kdcore.pipeline.blocks import Blocks, Outputs, check_handed, check_partitionable, check_shardable, find_blocks
 from kdcore.pipeline.diagnosis import reason
 from kdcore.pipeline.freeze import Flags, freeze, freeze_parts
 from kdcore.pipeline.node import Batch, Node, Reader, bound_reader, make_readers
@@ -154,6 +154,8 @@ class _Wirer:
         )
         if self.config.distributed.strategy == FSDP:
             check_shardable(blocks, objective.named_parameters(), self.config.place("distributed"))
+        elif self.config.distributed.strategy == DEEPSPEED:
+            check_partitionable(objective.named_parameters(), self.config.place("distributed"))
         unreached = [name for name, parameter in objective.named_trainable() if id(parameter) not in reached]
         return Wiring(objective, unreached, [term.name for term in terms if term not in evaluated], blocks)
 

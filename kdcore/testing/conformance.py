@@ -89,7 +89,7 @@ class Conformance:
         shown = "" if check.once else name
         reason = self._skipped(check, name)
         if reason:
-            return Result(check.name, Outcome.SKIPPED, reason, shown)
+            return self._needless(check, subject, shown) or Result(check.name, Outcome.SKIPPED, reason, shown)
         for earlier in check.after:
             if self.registered.kind not in CHECKS[earlier].kinds:
                 continue
@@ -112,6 +112,21 @@ class Conformance:
             message = f"it raised {type(error).__name__}: {error}{_advice(check, subject)}"
             return Result(check.name, Outcome.FAILED, message, shown, error=error)
         return Result(check.name, Outcome.PASSED, "", shown, notes)
+
+    def _needless(self, check: Check, subject: Subject, shown: str) -> Result | None:
+        """Return a failure if there is nothing that the check would look at, which a reason not to run it hides."""
+        if check.slow:
+            return None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                tuple(check.look(subject) or ())
+        except NotApplicable as answer:
+            message = f"the example skips it, but it does not apply: {answer}. Leave it out of skip"
+            return Result(check.name, Outcome.FAILED, message, shown)
+        except Exception:  # whatever it raises is what the reason is for
+            return None
+        return None
 
     def _skipped(self, check: Check, name: str) -> str:
         asked = self.subjects.values() if check.once else [self.subjects[name]]
@@ -141,6 +156,11 @@ def _check_examples(registered: Registered, examples: Sequence[Example]) -> None
                 raise PluginError(
                     f"{where} skips {name!r}, which is no check",
                     repair=suggestion(name, optional, noun="optional checks"),
+                )
+            if registered.kind not in CHECKS[name].kinds:
+                raise PluginError(
+                    f"{where} skips {name!r}, a check that does not apply (kind: {registered.kind.title})",
+                    repair="leave it out",
                 )
             if not CHECKS[name].optional:
                 raise PluginError(f"{where} skips {name!r}, which is required", repair="mend the component")

@@ -10,6 +10,7 @@ import torch
 
 from kdcore.contracts import Facts, LossFactory
 
+Prepare = Callable[[Any], None]
 Inputs = Callable[[torch.Generator, int], Mapping[str, Any]]
 
 
@@ -31,6 +32,11 @@ class Example:
             named after it.
         equal: like `inputs`, but with a student that agrees with its teacher; where giving the one's tensors to the
             other would not mean that, as with logarithms against probabilities.
+        prepare: `prepare(instance)` brings a fresh instance to where training goes on, if the first batch sets
+            something for good that is no part of the gradient. Checks that compare fresh instances on different inputs
+            (`gradients`, `halves`, `batch_order`) call it, the others begin from nothing.
+        rows_per_sample: how many rows of an input belong to one sample, one after the other, as with an image and
+            its rotations. Such an input has `batch` times as many rows; others may have `batch`.
         batch_dims: the dimension of the samples for inputs where it is not 0; None where there is none.
         wraps: for wrappers: makes the loss within. Unless said, the mean squared difference of `student` and `teacher`.
         terms: for balancers: the terms' weights by name.
@@ -44,6 +50,8 @@ class Example:
     learns: tuple[str, ...] | None = None
     fixed: tuple[str, ...] | None = None
     equal: Inputs | None = None
+    prepare: Prepare | None = None
+    rows_per_sample: int = 1
     batch_dims: Mapping[str, int | None] = field(default_factory=dict)
     wraps: LossFactory | None = None
     terms: Mapping[str, float] = field(default_factory=lambda: {"ce": 1.0, "kd": 1.0})

@@ -93,12 +93,18 @@ class Subject:
             made = make(torch.Generator().manual_seed(seed), batch)
         return {name: _cast(value, dtype) for name, value in made.items()}
 
-    def build(self, dtype: torch.dtype = torch.float32, batch: int = BATCH) -> Any:
-        """Make a fresh instance and set it up; the same one for the same arguments."""
+    def build(self, dtype: torch.dtype = torch.float32, batch: int = BATCH, *, prepared: bool = False) -> Any:
+        """Make a fresh instance and set it up; the same one for the same arguments.
+
+        `prepared` also brings it to where training goes on, as the example says.
+        """
         with seeded():
             built = self.construct()
             if isinstance(built, nn.Module) and self.kind is not Kind.MODEL:
                 set_up(built, self._facts(dtype, batch))
+            if prepared and self.given.prepare is not None:
+                with torch.no_grad():
+                    self.given.prepare(built)
         return built.to(dtype) if isinstance(built, nn.Module) else built
 
     def construct(self) -> Any:

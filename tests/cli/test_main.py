@@ -13,7 +13,7 @@ import kdcore
 from kdcore.cli import main as cli
 from kdcore.cli import validate
 
-COMMANDS = ["run", "cache", "validate", "plugins", "schema", "report"]
+COMMANDS = ["run", "search", "cache", "validate", "plugins", "schema", "report", "export"]
 
 
 def test_help_shows_every_command_and_examples(kd: Any) -> None:
@@ -55,7 +55,7 @@ def test_a_mistyped_command_suggests_the_nearest(kd: Any, typed: str, meant: str
 
 
 def test_an_unlike_command_lists_them_all(kd: Any) -> None:
-    assert "known commands: cache, plugins, report, run, schema, validate" in kd("xyzzy").err
+    assert "known commands: cache, export, plugins, report, run, schema, search, validate" in kd("xyzzy").err
 
 
 def test_options_are_not_abbreviated(kd: Any, config: Path) -> None:

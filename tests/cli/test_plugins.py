@@ -158,7 +158,7 @@ def whole(registered: Registered) -> str:
     piece = example(registered)
     config: dict[str, Any] = yaml.safe_load(CONFIG)
     (stage,) = config["stages"]
-    if registered.kind in (Kind.LOSS, Kind.WRAPPER, Kind.BALANCER):
+    if registered.kind in (Kind.LOSS, Kind.WRAPPER, Kind.BALANCER, Kind.CRITERION):
         stage.update(piece)
     elif registered.kind is Kind.OUTPUT_EXTRACTOR:
         config["models"]["student"].update(piece)

@@ -37,8 +37,8 @@ CASES: dict[str, tuple[list[Edit], list[str]]] = {
     ),
     "unknown model": ([("teacher: {type: digits_cnn", "teacher: {type: §digit_cnn")], ["did you mean 'digits_cnn'"]),
     "data set not in the registry": (
-        [("train: {type: digits", "train: {type: §CocoDataset")],
-        [r"1 error in the config\n", "unknown dataset 'CocoDataset'\n    known dataset names: .*digits"],
+        [("train: {type: digits", "train: {type: §ImageFolder")],
+        [r"1 error in the config\n", "unknown dataset 'ImageFolder'\n    known dataset names: .*digits"],
     ),
     "unknown adapter": ([("type: conv1x1", "type: §conv1x")], ["unknown adapter 'conv1x'\n    did you mean 'conv1x1'"]),
     "unknown output extractor": (
@@ -66,7 +66,10 @@ CASES: dict[str, tuple[list[Edit], list[str]]] = {
         [stage("§schedular: StepLR")],
         [r"unknown key 'schedular'\n    did you mean 'scheduler'\?"],
     ),
-    "unknown key at the top": ([("seed: 0\n", "§sead: 0\n")], [r"unknown key 'sead'\n    did you mean 'seed'\?"]),
+    "unknown key at the top": (
+        [("seed: 0\n", "§sead: 0\n")],
+        [r"unknown key 'sead'\n    did you mean 'seed' or 'search'\?"],
+    ),
     "a key of another tool": (
         [(STUDENT, STUDENT.replace("}}", "}, §frozen_modules: [block1]}"))],
         ["unknown key 'frozen_modules'", "keys: cache, clone_captures, inputs, output"],

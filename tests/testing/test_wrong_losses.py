@@ -185,6 +185,47 @@ def test_opting_out_has_its_rules(skip: dict[str, str], message: str) -> None:
         Conformance(registered(losses.Right), [Example(inputs=logits, skip=skip)])
 
 
+def test_opting_out_of_what_does_not_apply_is_an_error() -> None:
+    adapter = Registry().register("adapter", "test", torch.nn.Identity, schema=SCHEMA, summary="a test")
+    with pytest.raises(PluginError, match=r"skips 'halves', a check that does not apply \(kind: adapter\)"):
+        Conformance(adapter, [Example(skip={"halves": "a reason"})])
+    found = failures(registered(losses.Right), [Example(inputs=lonely, skip={"batch_order": "by place"})])
+    assert found["batch_order"] == (
+        "the example skips it, but it does not apply: none of its inputs has samples. Leave it out of skip"
+    )
+
+
+def lonely(generator: torch.Generator, batch: int) -> dict[str, torch.Tensor]:
+    return dict(zip(("student", "teacher"), torch.randn(2, 7, 5, generator=generator), strict=True))
+
+
+def begun(loss: losses.FirstSets) -> None:
+    loss.scale.fill_(2.0)
+
+
+def test_what_the_first_batch_sets_is_prepared() -> None:
+    moved = failures(registered(losses.FirstSets), [Example(inputs=logits)])
+    assert set(moved) == {"gradients", "halves"}
+    assert "Example(prepare=...)" in moved["gradients"]
+    assert failures(registered(losses.FirstSets), [Example(inputs=logits, prepare=begun)]) == {}
+
+
+def test_a_wrong_gradient_shows_behind_what_the_first_batch_sets() -> None:
+    found = failures(registered(losses.FirstSetsSlopeOff), [Example(inputs=logits, prepare=begun)])
+    assert list(found) == ["gradients"]
+
+
+def pairs(generator: torch.Generator, batch: int) -> dict[str, torch.Tensor]:
+    return logits(generator, 2 * batch)
+
+
+def test_rows_that_belong_together_move_together() -> None:
+    assert list(failures(registered(losses.Pairs), [Example(inputs=pairs)])) == ["halves"]
+    in_pairs = Example(inputs=pairs, rows_per_sample=2, skip={"halves": "the last pair of each half counts less"})
+    assert failures(registered(losses.Pairs), [replace(in_pairs, skip={})]) == {}
+    assert list(failures(registered(losses.LastPairLess), [in_pairs])) == ["batch_order"]
+
+
 def test_a_skipped_check_says_why() -> None:
     conformance = Conformance(registered(losses.RootOfBatch), [Example(inputs=logits, skip={"halves": "by design"})])
     (found,) = [result for result in conformance.run() if result.check == "halves"]

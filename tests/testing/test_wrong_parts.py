@@ -44,6 +44,7 @@ RIGHT = [
     (Kind.OUTPUT_EXTRACTOR, parts.Extractor),
     (Kind.DATASET, parts.Data),
     (Kind.MODEL, parts.Model),
+    (Kind.CRITERION, parts.Criterion),
 ]
 
 
@@ -72,6 +73,15 @@ WRONG = [
     (Kind.DATASET, parts.Empty, "samples", "it is empty"),
     (Kind.MODEL, parts.RowsMixed, "batch_order", "rows depend on their place"),
     (Kind.MODEL, parts.Hoarder, "evaluation_pure", "it changed calls"),
+    (Kind.CRITERION, parts.ScoresOfRows, "scores", r"its score of a weight of shape \(8, 12\) under pattern 1x1 is a"),
+    (Kind.CRITERION, parts.InfiniteScores, "scores", "its score .* is not finite"),
+    (Kind.CRITERION, parts.ChangesGradients, "scores", "it changed a gradient in place"),
+    (Kind.CRITERION, parts.ForgetsScores, "scores_continue", "its scores 3 steps later are others"),
+    (Kind.CRITERION, parts.IdleGradients, "gradients_told", "the same whatever the gradients: set it to False"),
+    (Kind.CRITERION, parts.SecretGradients, "gradients_told", "update is never called in training, but it changes"),
+    (Kind.CRITERION, parts.OnlyTheLatest, "gradients_told", "accumulates is False.* earlier gradients change"),
+    (Kind.CRITERION, parts.OneForAllWeights, "criteria_apart", "an update of fc.weight changed the scores of conv"),
+    (Kind.CRITERION, parts.DoubleScores, "scores_dtype", "with dtype = None and float64 weights it keeps a tensor"),
 ]
 
 
@@ -84,6 +94,19 @@ def test_each_is_caught_by_its_check_alone(kind: Kind, factory: Any, check: str,
         assert found.pop("inputs_agree", None) is None  # there is no forward to look at
     assert list(found) == [check], found
     assert re.search(message, found[check]), found[check]
+
+
+def test_criteria_that_share_their_scores() -> None:
+    found = failures(Kind.CRITERION, parts.SharedSums)
+    assert "training one instance changed the scores of another" in found["criteria_apart"]
+
+
+def test_a_criterion_that_does_not_say_whether_it_needs_gradients() -> None:
+    class Silent:
+        update = score = state_dict = load_state_dict = lambda self, *args: None
+
+    found = failures(Kind.CRITERION, Silent)
+    assert "it has no needs_gradients; see kdcore.contracts.Criterion" in found["scores"]
 
 
 def test_what_workers_cannot_be_given() -> None:

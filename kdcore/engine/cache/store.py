@@ -13,7 +13,7 @@ from torch import Tensor
 from kdcore.address import Address
 from kdcore.config.config import CacheConfig
 from kdcore.engine.cache.entry import Entry
-from kdcore.engine.cache.lock import locked
+from kdcore.engine.lock import in_turn
 from kdcore.errors import RunError
 
 
@@ -74,7 +74,7 @@ class Store:
     def store(self, index: Tensor, values: Mapping[Address, Tensor]) -> Mapping[Address, Tensor]:
         """Store what is missing of these samples, and return the rows of all of them as they are stored."""
         indices = index.numpy()
-        with self._reported(), locked(self.folder):
+        with self._reported(), in_turn(self.folder):
             for address, entry in self.entries.items():
                 entry.add(indices, values[address])
         stored = self.read(index)

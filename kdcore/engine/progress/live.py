@@ -67,7 +67,7 @@ class LiveProgress(Tracked):
         """Draw what the epoch reached."""
         super().epoch_ended(epoch, metrics, lr)
         self._lr = lr
-        held_out = {full: value for full, value in metrics.items() if not full.startswith("train/")}
+        held_out = {full: value for full, value in metrics.items() if _is_shown(MetricName.parse(full))}
         if held_out:
             self._validation = (self.epoch, held_out)
         self._draw()
@@ -161,6 +161,10 @@ class LiveProgress(Tracked):
         line.add_column(no_wrap=True)
         line.add_row(ProgressBar(total=total or 1, completed=done), Text(told))
         return line
+
+
+def _is_shown(name: MetricName) -> bool:
+    return name.split != "train" and not name.layer
 
 
 def _values(pairs: Iterable[tuple[str, str]]) -> Text:

@@ -110,9 +110,13 @@ def _parts(metrics: Mapping[str, float], lr: Sequence[float], seconds: float) ->
     headline = measure.headline_metric(name.metric for name in names.values() if name.model)
     several = len({name.model for name in names.values() if name.model}) > 1
     parts: list[tuple[int, str]] = []
-    for full, (split, model, metric, term) in names.items():
+    for full, (split, model, metric, term, layer) in names.items():
         value = metrics[full]
-        if term:
+        if layer:
+            continue
+        if not split:
+            parts.append((2, f"{metric} {measure.show(metric, value)}"))
+        elif term:
             parts.append((5 if split == "train" else 7, f"{split} {term} {measure.show_number(value)}"))
         elif model:
             rank = 1 if metric == headline and split != "train" else 6

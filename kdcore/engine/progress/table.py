@@ -90,6 +90,9 @@ def _all_columns(rows: Sequence[Row]) -> list[Column]:
     if any(row.parameters is not None for row in rows):
         counts = [row.parameters for row in rows]
         columns.append(_cost("parameters", counts, [measure.show_count(count) for count in counts]))
+    if any(row.sparsity is not None for row in rows):
+        shares = tuple(measure.show(measure.SPARSITY, row.sparsity) for row in rows)
+        columns.append(Column("sparsity", shares, (False,) * len(rows)))
     if any(row.latency_ms is not None for row in rows):
         times = [row.latency_ms for row in rows]
         columns.append(_cost("latency ms", times, [measure.show("latency", time) for time in times]))

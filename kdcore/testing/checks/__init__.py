@@ -12,4 +12,6 @@ from kdcore.testing.checks import (  # noqa: F401 - importing them enters their 
     processes,
     datasets,
     extractors,
+    criteria,
+    searchers,
 )

@@ -24,15 +24,19 @@ def batch_order(subject: Subject) -> None:
     order = torch.tensor([2, 0, 3, 1])
     inputs = subject.inputs(dtype=torch.float64)
     permuted = _selected(subject, inputs, order)
-    if not any(each.shape[:1] == (BATCH,) for each in tensors(inputs)) and not subject.given.batch_dims:
+    rows = BATCH * subject.given.rows_per_sample
+    sizes = {each.shape[:1] for each in tensors(inputs)}
+    if not sizes & {(BATCH,), (rows,)} and not subject.given.batch_dims:
         raise NotApplicable("none of its inputs has samples")
-    one = subject.call(subject.build(torch.float64), inputs)
-    other = subject.call(subject.build(torch.float64), permuted)
+    one = subject.call(subject.build(torch.float64, prepared=True), inputs)
+    other = subject.call(subject.build(torch.float64, prepared=True), permuted)
     if subject.kind in LOSSES:
         _compare(mean_of(one), mean_of(other), "the samples permuted alike in all inputs")
         return
     for first, second in zip(floating(one), floating(other), strict=True):
-        if first.shape[:1] == (BATCH,) and not torch.allclose(first[order], second, rtol=RELATIVE, atol=ABSOLUTE):
+        if first.shape[:1] not in {(BATCH,), (rows,)}:
+            continue
+        if not torch.allclose(_rows(subject, first, 0, order), second, rtol=RELATIVE, atol=ABSOLUTE):
             raise Finding(
                 "with the samples permuted the output is not that of before, permuted: rows depend on their place"
             )
@@ -44,8 +48,8 @@ def halves(subject: Subject) -> None:
     inputs = subject.inputs(dtype=torch.float64)
     half = BATCH // 2
     parts = [_selected(subject, inputs, torch.arange(start, start + half)) for start in (0, half)]
-    whole = subject.call(subject.build(torch.float64), inputs)
-    results = [subject.call(subject.build(torch.float64), part) for part in parts]
+    whole = subject.call(subject.build(torch.float64, prepared=True), inputs)
+    results = [subject.call(subject.build(torch.float64, prepared=True), part) for part in parts]
     if isinstance(whole, tuple):
         joined = sum(each[0] for each in results) / (sum(each[1] for each in results) or 1)
     else:
@@ -89,9 +93,17 @@ def _selected(subject: Subject, inputs: Mapping[str, Any], index: Tensor) -> dic
 
     def pick(name: str) -> Any:
         dim = subject.batch_dim(name)
-        return lambda each: each if dim is None or each.dim() <= dim else each.detach().index_select(dim, index)
+        return lambda each: each if dim is None or each.dim() <= dim else _rows(subject, each.detach(), dim, index)
 
     return {name: mapped(pick(name), value) for name, value in inputs.items()}
+
+
+def _rows(subject: Subject, value: Tensor, dim: int, index: Tensor) -> Tensor:
+    """Return the rows of some samples; where each has several, they stand one after the other."""
+    each = subject.given.rows_per_sample
+    if each > 1 and value.shape[dim] == BATCH * each:
+        index = (index.unsqueeze(1) * each + torch.arange(each)).flatten()
+    return value.index_select(dim, index)
 
 
 def _compare(one: Tensor, other: Tensor, how: str) -> None:

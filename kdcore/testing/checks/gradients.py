@@ -81,7 +81,7 @@ def gradients(subject: Subject) -> None:
         raise NotApplicable("a model's gradients are torch's own")
     inputs = subject.inputs(dtype=torch.float64)
     leaves = [*subject.learning(inputs, subject.learns)]
-    first = subject.build(torch.float64)
+    first = subject.build(torch.float64, prepared=True)
     parameters = {name: each.detach().clone().requires_grad_() for name, each in first.named_parameters()}
     if not leaves and not parameters:
         raise NotApplicable("it has no parameters, and no input that learns")
@@ -90,7 +90,7 @@ def gradients(subject: Subject) -> None:
         # A fresh instance per call, for what it remembers would change the function.
         given = _replaced({name: inputs[name] for name in subject.learns}, list(moved[: len(leaves)]))
         own = dict(zip(parameters, moved[len(leaves) :], strict=True))
-        return subject.value(_Calling(subject.build(torch.float64), own), {**inputs, **given})
+        return subject.value(_Calling(subject.build(torch.float64, prepared=True), own), {**inputs, **given})
 
     try:
         torch.autograd.gradcheck(value, (*leaves, *parameters.values()), fast_mode=True, rtol=1e-3, atol=1e-6)
@@ -98,7 +98,8 @@ def gradients(subject: Subject) -> None:
         said = str(error).strip().splitlines()[0]
         raise Finding(
             f"the gradient differs from finite differences of the value: {said}. Is something detached that the value "
-            "depends on, or a hand-written backward wrong?"
+            "depends on, or a hand-written backward wrong? What the first batch sets for good belongs into "
+            "Example(prepare=...)"
         ) from error
 
 

@@ -295,3 +295,41 @@ class ParameterFirst(Right):
 
     def setup(self, facts: Facts) -> None:
         raise RuntimeError("there is no such fact")
+
+
+class FirstSets(Right):
+    """A right loss whose scale the first batch of a training sets for good, a constant to the gradient."""
+
+    scale: Tensor
+
+    def __init__(self, temperature: float = 2.0) -> None:
+        super().__init__(temperature)
+        self.register_buffer("scale", torch.full((1,), -1.0))
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        fresh = losses.detach().mean().reshape(1) + 1
+        scale = torch.where(self.scale > 0, self.scale, fresh)
+        if self.training and torch.is_grad_enabled():
+            self.scale = scale.clone()
+        return (losses / scale).mean()
+
+
+class FirstSetsSlopeOff(FirstSets):
+    """And a wrong gradient, which only shows once the scale is set."""
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        return super().reduced(WrongSlope.apply(losses))
+
+
+class Pairs(Right):
+    """A right loss of rows in pairs, whose second rows count half."""
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        return losses[::2].mean() + losses[1::2].mean() / 2
+
+
+class LastPairLess(Pairs):
+    """The last pair of a batch counts less than the others."""
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        return super().reduced(losses) - losses[-2:].mean() / 4

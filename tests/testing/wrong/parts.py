@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from kdcore.contracts import Extracted, Facts, LossFactory
+from kdcore.pruning import Blocks
 
 
 class Wrapper(nn.Module):
@@ -205,3 +206,91 @@ class Hoarder(Model):
     def forward(self, input: Tensor) -> Tensor:
         self.calls += 1
         return super().forward(input)
+
+
+class Criterion:
+    """A right criterion: the sum of the absolute gradients."""
+
+    needs_gradients = True
+
+    def __init__(self) -> None:
+        self.dtype: torch.dtype | None = torch.float32
+        self.sums: dict[str, Tensor] = {}
+
+    def update(self, name: str, weight: Tensor, gradient: Tensor, blocks: Blocks) -> None:
+        new = gradient.abs().to(self.dtype or weight.dtype)
+        self.sums[name] = self.sums[name] + new if name in self.sums else new
+
+    def score(self, name: str, weight: Tensor, blocks: Blocks) -> Tensor:
+        return self.sums[name]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": dict(self.sums)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.sums = {name: value.clone() for name, value in state["sums"].items()}
+
+
+class ForgetsScores(Criterion):
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = 0
+
+    def update(self, name: str, weight: Tensor, gradient: Tensor, blocks: Blocks) -> None:
+        self.steps += 1
+        super().update(name, weight, gradient * self.steps, blocks)
+
+
+class ScoresOfRows(Criterion):
+    def score(self, name: str, weight: Tensor, blocks: Blocks) -> Tensor:
+        return super().score(name, weight, blocks).flatten(1)[:, 0]
+
+
+class InfiniteScores(Criterion):
+    def score(self, name: str, weight: Tensor, blocks: Blocks) -> Tensor:
+        return super().score(name, weight, blocks) / 0
+
+
+class ChangesGradients(Criterion):
+    def update(self, name: str, weight: Tensor, gradient: Tensor, blocks: Blocks) -> None:
+        super().update(name, weight, gradient.abs_(), blocks)
+
+
+class IdleGradients(Criterion):
+    def score(self, name: str, weight: Tensor, blocks: Blocks) -> Tensor:
+        return weight.abs()
+
+
+class SecretGradients(Criterion):
+    needs_gradients = False
+
+    def score(self, name: str, weight: Tensor, blocks: Blocks) -> Tensor:
+        return weight.abs() + self.sums.get(name, torch.zeros(()))
+
+
+class OnlyTheLatest(Criterion):
+    accumulates = False
+
+
+class OneForAllWeights(Criterion):
+    def update(self, name: str, weight: Tensor, gradient: Tensor, blocks: Blocks) -> None:
+        super().update(name, weight, gradient, blocks)
+        for other in self.sums:
+            self.sums[other] = self.sums[other] + gradient.abs().sum().float()
+
+
+class SharedSums(Criterion):
+    everyone: ClassVar[dict[str, Tensor]] = {}
+
+    def update(self, name: str, weight: Tensor, gradient: Tensor, blocks: Blocks) -> None:
+        super().update(name, weight, gradient, blocks)
+        SharedSums.everyone[name] = self.sums[name]
+
+    def score(self, name: str, weight: Tensor, blocks: Blocks) -> Tensor:
+        return SharedSums.everyone[name]
+
+
+class DoubleScores(Criterion):
+    def update(self, name: str, weight: Tensor, gradient: Tensor, blocks: Blocks) -> None:
+        self.dtype = torch.float32
+        super().update(name, weight, gradient, blocks)

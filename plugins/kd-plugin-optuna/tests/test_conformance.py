@@ -1,0 +1,7 @@
+"""Every check of the conformance kit on what the plugin offers."""
+
+from kdcore.testing import ComponentTests
+
+
+class TestConformance(ComponentTests):
+    distribution = "kd-plugin-optuna"
