@@ -224,8 +224,10 @@ def rows(header: str) -> list[list[str]]:
 
 def test_the_keys_of_pruning_exist(registry: Registry) -> None:
     definitions = load_schema("config")["$defs"]
-    keys = {*definitions["pruning_group"]["properties"], *definitions["pruning_schedule"]["anyOf"][1]["properties"]}
-    known = {*keys, "pruning", "criteria", *(each.name for each in registry.all(Kind.CRITERION)), "one_shot", "locked"}
+    shape, whole = (each.get("enum", each.get("properties")) for each in definitions["pruning_schedule"]["anyOf"])
+    criteria = [each.name for each in registry.all(Kind.CRITERION)]
+    patterns = ["filter", "input_channel", "head"]
+    known = {*definitions["pruning_group"]["properties"], *shape, *whole, *criteria, *patterns, "pruning", "criteria"}
     table = rows("key here")
     named = {name for row in table for name in re.findall(r"`([a-z]\w+)`", row[1])}
     assert {"target_sparsity", "criterion", "scope", "reduce"} <= named <= known
