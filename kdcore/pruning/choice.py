@@ -200,12 +200,17 @@ def _check_found(group: PruningGroup, choice: Choice) -> None:
             place=group.at("pattern"),
             repair="choose another pattern or other layers",
         )
-    what = "attention modules" if group.pattern.name == HEAD else f"layers of type {', '.join(group.layers)}"
+    heads = group.pattern.name == HEAD
+    what = "attention modules" if heads else f"layers of type {', '.join(group.layers)}"
+    elsewhere = (
+        ("pattern", "choose a pattern of single layers") if heads else ("layers", "list other types under layers")
+    )
+    key, repair = ("include", "name modules that contain some") if group.include else elsewhere
     within = f" among what include names ({', '.join(group.include)})" if group.include else ""
     raise WiringError(
         f"pruning: there are no {what}{within}",
-        place=group.at("include" if group.include else "layers"),
-        repair="name modules that contain some" if group.include else "list other types under layers",
+        place=group.at(key),
+        repair=repair,
     )
 
 

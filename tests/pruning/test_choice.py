@@ -119,7 +119,7 @@ def test_shared_and_computed_weights_are_pruned_once_or_not():
         ({"exclude": ["haed"]}, r"pruning.exclude: exclude: 'haed' matches no module[\s\S]*did you mean 'head'"),
         ({"include": ["body.1"]}, r"no layers of type Linear.* among what include names \(body.1\)"),
         ({"pattern": "32x1"}, r"no layer is left to prune by pattern 32x1: .*body.0 \(32x1 does not fit: 8 outputs"),
-        ({"pattern": "head"}, r"there are no attention modules"),
+        ({"pattern": "head"}, r"there are no attention modules\n *choose a pattern of single layers"),
         ({"include": ["aux"]}, r"no layer is left to prune by pattern 1x1: aux \(makes the model's output\)"),
         ({"criterion": "magnitud"}, r"pruning.criterion.*magnitud[\s\S]*did you mean 'magnitude'"),
         ({"criterion": {"type": "snip_momentum", "params": {"alpha": 2}}}, r"alpha.*at most 1, found 2"),

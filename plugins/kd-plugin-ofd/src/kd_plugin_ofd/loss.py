@@ -29,7 +29,8 @@ class OFDLoss(nn.Module):
     Heo, Kim, Yun, Park, Kwak, Choi: A Comprehensive Overhaul of Feature Distillation, 2019, equations 1 to 4. Their
     code sets m_c to -3 gamma_c where fewer than 1 in 1000 features are negative; here it is the expectation always.
 
-    The teacher gets no gradient. float16 and bfloat16 are computed in float32.
+    The teacher gets no gradient. The student's is made with the value, and first order: to differentiate it again is
+    an error. float16 and bfloat16 are computed in float32.
     """
 
     def setup(self, facts: Facts) -> None:
