@@ -170,7 +170,7 @@ BY_REHEARSAL: dict[str, tuple[list[Edit], list[str]]] = {
             r"no layer is left to prune by pattern 32x1: block1.conv \(32x1 does not fit: 2 outputs are no multiple of 32\)"
         ],
     ),
-    "heads of a network that has none": (pruning("§{pattern: head, target_sparsity: 0.5}"), ["no attention"]),
+    "heads of a network that has none": (pruning("{pattern: §head, target_sparsity: 0.5}"), ["no attention"]),
     "layers of a type that it has not": (
         pruning("{target_sparsity: 0.5, layers: §[Conv1d]}"),
         ["there are no layers of type Conv1d"],
@@ -242,7 +242,7 @@ def test_a_criterion_whose_package_is_missing(refusal: Any, monkeypatch: pytest.
 
 
 def test_the_heads_of_a_transformer_that_are_not_there(refusal: Any) -> None:
-    edits = pruning("§{pattern: head, target_sparsity: 0.5}")
+    edits = pruning("{pattern: §head, target_sparsity: 0.5}")
     refusal.by_rehearsal(refusal.write(TEXT, *edits), "no attention")
 
 
