@@ -43,6 +43,14 @@ class Blocks:
         self._order = tuple(order) if order is not None else None
         outer = tuple(1 if dim in self._within else size for dim, size in enumerate(sizes))
         self._kept = outer
+        rows, *columns = self._sizes
+        self._rows_only = (
+            self._order is not None
+            and self._order[0] == 0
+            and 1 in self._within
+            and rows * columns[0] == self.weight_shape[0]
+            and all(self._sizes[dim] == 1 for dim in self._within if dim != 1)
+        )
         self.shape = (
             tuple(shape)
             if shape is not None
@@ -76,6 +84,10 @@ class Blocks:
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum over each block of something that has the weight's shape."""
+        if self._rows_only:
+            # Summed before the copy into another order, which is a fraction as large then.
+            rows = values.reshape(*self._sizes[:2], *self.weight_shape[1:]).sum(1)
+            return rows.permute(self._order or tuple(range(rows.dim()))).reshape(self.shape)
         grid = self._grid(values)
         return (grid.sum(self._within) if self._within else grid).reshape(self.shape)
 
