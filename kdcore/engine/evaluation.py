@@ -14,7 +14,7 @@ from kdcore.config.config import StageConfig
 from kdcore.engine.data import Loader, Sample
 from kdcore.engine.device import batch_to_device
 from kdcore.engine.mean import TOTAL, Mean
-from kdcore.engine.metrics import Judge
+from kdcore.engine.metrics import Hits, Judge
 from kdcore.engine.nonfinite import listed
 from kdcore.engine.part import counted
 from kdcore.engine.processes import Processes
@@ -51,7 +51,8 @@ def evaluate(
                 raise with_samples(error, batch, loader, stage) from error
             if rows:
                 mean.add(out.terms, rows, objective.counts)
-                judge(judges, objective, stage.metrics.target)
+                for judge, hits in judged(judges, objective, stage.metrics.target):
+                    judge.count(hits)
             progress.evaluated_batch()
             check()
         means = mean.compute(processes.gather)
@@ -64,13 +65,11 @@ def evaluate(
     return {TOTAL: float(total), **means}
 
 
-def judge(judges: dict[str, Judge], objective: Objective, target: Address) -> None:
-    """Add the latest pass's observed outputs to the judges of their models."""
+def judged(judges: dict[str, Judge], objective: Objective, target: Address) -> list[tuple[Judge, Hits]]:
+    """Return what the latest pass's observed outputs are worth, with the judges that may count it."""
     observed = objective.observed
-    for name, each in judges.items():
-        output = observed.get(Address(name))
-        if output is not None:
-            each.add(output, observed[target])
+    outputs = [(judge, observed.get(Address(name))) for name, judge in judges.items()]
+    return [(judge, judge.look(output, observed[target])) for judge, output in outputs if output is not None]
 
 
 def with_samples(error: KdcoreError, batch: Sample, loader: Loader, stage: StageConfig) -> KdcoreError:

@@ -47,7 +47,11 @@ class Mean:
         origin: Any = None,
     ) -> None:
         """Add one batch's values; `weights` overrides `weight` by name."""
-        self._pending.append(Added(values, dict(weights) if weights else {}, weight, origin))
+        self.append(Added(values, dict(weights) if weights else {}, weight, origin))
+
+    def append(self, added: Added) -> None:
+        """Add one batch's values, put together beforehand."""
+        self._pending.append(added)
         if len(self._pending) >= _DRAIN_EVERY:
             self._drain()
 

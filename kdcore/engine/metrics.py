@@ -7,7 +7,7 @@ are only appended, and reduced a few times per epoch, so a step never waits for 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,13 @@ from kdcore.errors import DataError, WiringError
 _DRAIN_EVERY = 64
 
 
+class Hits(NamedTuple):
+    """Which of a batch's highest outputs are right, highest first in the last dimension, and its labels."""
+
+    right: Tensor
+    target: Tensor
+
+
 class Judge:
     """Accuracy and top-k of one model's outputs against the labels, with hits by class on demand."""
 
@@ -27,7 +34,7 @@ class Judge:
         self.rows_per_sample = rows_per_sample
         self.by_class = by_class
         self.num_classes = 0
-        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._pending: list[Hits] = []
         self._hits = dict.fromkeys((metric_name(kind) for kind in config.kinds), 0)
         self._count = 0
         self._class_hits = torch.zeros(0, dtype=torch.int64)
@@ -41,6 +48,10 @@ class Judge:
 
     def add(self, output: Tensor, target: Tensor) -> None:
         """Judge one batch: `output` has the classes in `class_dim`, `target` the labels."""
+        self.count(self.look(output, target))
+
+    def look(self, output: Tensor, target: Tensor) -> Hits:
+        """Compare one batch with its labels, without counting it yet."""
         if self.rows_per_sample > 1:
             target = target[:: self.rows_per_sample] if len(target) == len(output) else target
             output = output[:: self.rows_per_sample]
@@ -54,7 +65,11 @@ class Judge:
             depth = min(self._depth, output.shape[dim])
             ranked = output.movedim(dim, -1).topk(depth, dim=-1).indices
         self.num_classes = output.shape[dim]
-        self._pending.append((ranked == target.unsqueeze(-1), target))
+        return Hits(ranked == target.unsqueeze(-1), target)
+
+    def count(self, hits: Hits) -> None:
+        """Let a batch count."""
+        self._pending.append(hits)
         if len(self._pending) >= _DRAIN_EVERY:
             self._drain()
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from kdcore.collective import absent, process_count
 from kdcore.config.config import Config, StageConfig
 from kdcore.engine.data import Loader, Sample
 from kdcore.engine.device import batch_to_device
-from kdcore.engine.evaluation import judge, with_samples
-from kdcore.engine.mean import TOTAL, Mean
-from kdcore.engine.metrics import Judge
+from kdcore.engine.evaluation import judged, with_samples
+from kdcore.engine.mean import TOTAL, Added, Mean
+from kdcore.engine.metrics import Hits, Judge
 from kdcore.engine.nonfinite import Guard
 from kdcore.engine.optimizers import build_optimizer
 from kdcore.engine.part import counted
@@ -25,13 +25,20 @@ from kdcore.engine.schedulers import Stepper, build_scheduler
 from kdcore.errors import KdcoreError, RunError, WiringError
 from kdcore.pipeline.objective import Objective, ObjectiveOutput, Share, autocast
 from kdcore.pipeline.randomness import set_generator_states
-from kdcore.pipeline.term import nonzero
+from kdcore.pipeline.step_counts import StepCounts, count_positions
 
 if TYPE_CHECKING:
     from kdcore.pruning.pruner import Pruner
 
 # A batch that stands in for one that this process has not: its weight in the step is 0.
 ABSENT = Share(0.0)
+
+
+class Seen(NamedTuple):
+    """What a batch adds to the metrics of its epoch, if its step is made."""
+
+    losses: Added
+    judged: list[tuple[Judge, Hits]]
 
 
 class Trainer:
@@ -144,37 +151,46 @@ class Trainer:
             self.pruner.load_state_dict(state["pruner"])
 
     def _train(self, window: Sequence[Sample], judges: dict[str, Judge]) -> None:
-        guard, sound = self.guard, True
+        guard, pruner = self.guard, self.pruner
         if guard.every_step:
             guard.keep()
+        seen = self._passes(window, judges)
+        if guard.every_step and not self._sound(seen is not None):
+            # It counts nowhere, neither in metrics nor for the pruner, whichever batch or process was to blame.
+            guard.reject(self.step)
+        else:
+            for each in seen or ():
+                self.mean.append(each.losses)
+                for judge, hits in each.judged:
+                    judge.count(hits)
+            if pruner is not None:
+                pruner.before_optimizer()
+            self._move()
+            if pruner is not None:
+                pruner.after_optimizer()
+        self.processes.clear(self.optimizer)
+
+    def _passes(self, window: Sequence[Sample], judges: dict[str, Judge]) -> list[Seen] | None:
+        """Run the batches of a step forward and backward; returns what was seen, or None if a loss is not finite."""
+        seen: list[Seen | None] = []
         left = len(window)
         for batch, share in self._shares(window):
             left -= 1
-            if left:
-                # Gradients are averaged over the processes once, with the last batch.
-                with self.processes.apart(self._forward):
-                    out = self._pass(batch, share)
-            else:
+            # Gradients are averaged over the processes once, with the last batch.
+            with self.processes.apart(self._forward) if left else contextlib.nullcontext():
                 out = self._pass(batch, share)
-            if share is ABSENT:
-                continue
-            total = out.total.detach() if share is None else out.total.detach() / share.fraction
-            values, indices = {TOTAL: total, **out.terms}, batch["index"]
-            if guard.every_step and not guard.accepts(values, indices):
-                sound = False
-                continue
-            self.mean.add(values, len(indices), self.objective.counts, (self.step, indices))
-            judge(judges, self.objective, self.stage.metrics.target)
-        if guard.every_step and not self._sound(sound):
-            guard.reject(self.step)
-        else:
-            # A skipped step is none for the pruner either: neither its scores nor its schedule move.
-            if self.pruner is not None:
-                self.pruner.before_optimizer()
-            self._move()
-            if self.pruner is not None:
-                self.pruner.after_optimizer()
-        self.processes.clear(self.optimizer)
+            if share is not ABSENT:
+                seen.append(self._look(batch, share, out, judges))
+        sound = [each for each in seen if each is not None]
+        return sound if len(sound) == len(seen) else None
+
+    def _look(self, batch: Sample, share: Share | None, out: ObjectiveOutput, judges: dict[str, Judge]) -> Seen | None:
+        total = out.total.detach() if share is None else out.total.detach() / share.fraction
+        values, indices = {TOTAL: total, **out.terms}, batch["index"]
+        if self.guard.every_step and not self.guard.accepts(values, indices):
+            return None
+        losses = Added(values, dict(self.objective.counts), len(indices), (self.step, indices))
+        return Seen(losses, judged(judges, self.objective, self.stage.metrics.target))
 
     def _sound(self, sound: bool) -> bool:
         """Whether a step whose losses were sound here, or were not, is so with its gradients, in every process."""
@@ -212,25 +228,15 @@ class Trainer:
             self.guard.unmoved(self.step)
 
     def _shares(self, window: Sequence[Sample]) -> Iterable[tuple[Sample, Share | None]]:
-        """Say what part of the step each batch is, so that the parts add up to one batch of all of it.
-
-        Gradients of several processes are averaged, so each part is larger by their number.
-        """
+        """Say what part of the step each batch is, so that the parts add up to one batch of all of it."""
         processes = self.processes.count
         if len(window) == processes == 1:
             return [(window[0], None)]
         sizes = [counted(batch) for batch in window]
-        whole = sum(size for _, size in sizes)
-        counts: dict[str, Tensor | float] = {}
-        for batch, (rows, _) in zip(window, sizes, strict=True):
-            for name, count in self.objective.count(batch).items():
-                counts[name] = counts.get(name, 0) + (count if rows else 0)
-        # Where nothing counts the sums are 0, and so is the mean; counts of weights may be below 1.
-        counts = {name: nonzero(count) / processes for name, count in self.processes.sum(counts).items()}
-        return [
-            (batch, Share(processes * rows / whole, counts) if rows else ABSENT)
-            for batch, (rows, _) in zip(window, sizes, strict=True)
-        ]
+        present = [rows > 0 for rows, _ in sizes]
+        sums = self.processes.sum(count_positions(self.objective, window, present))
+        step = StepCounts(sum(whole for _, whole in sizes), sums, processes)
+        return [(batch, step.part(rows) if rows else ABSENT) for batch, (rows, _) in zip(window, sizes, strict=True)]
 
 
 def make_optimizer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -43,23 +44,38 @@ class StepCounts:
             across: sums a tensor over all processes; every process calls it once per step.
         """
         rows: Number = sum(batch_rows(batch) for batch in batches)
-        counts: dict[str, Number] = {}
-        for batch in batches:
-            for name, count in objective.count(batch).items():
-                counts[name] = counts.get(name, 0) + count
+        counts = count_positions(objective, batches)
         processes: Number = 1
         if across is not None:
             device = next(objective.parameters()).device
             parts = [torch.as_tensor(each, dtype=torch.float32, device=device) for each in (1, rows, *counts.values())]
             processes, rows, *sums = across(torch.stack(parts)).unbind()
             counts = dict(zip(counts, sums, strict=True))
-        # Where nothing counts the sums are 0, and so is the mean; counts of weights may be below 1.
-        return cls(rows, {name: nonzero(count) for name, count in counts.items()}, processes)
+        return cls(rows, counts, processes)
 
     def share(self, batch: Mapping[str, Any]) -> Share:
         """Return the share of one batch, larger by the number of processes that gradients are averaged over."""
-        fraction = batch_rows(batch) * self.processes / self.rows
-        return Share(fraction, {name: count / self.processes for name, count in self.counts.items()})
+        return self.part(batch_rows(batch))
+
+    def part(self, rows: Number) -> Share:
+        """Return the share of a batch of so many rows."""
+        return Share(rows * self.processes / self.rows, self._per_process)
+
+    @cached_property
+    def _per_process(self) -> dict[str, Number]:
+        # Where nothing counts the sums are 0, and so is the mean; counts of weights may be below 1.
+        return {name: nonzero(count) / self.processes for name, count in self.counts.items()}
+
+
+def count_positions(
+    objective: Objective, batches: Sequence[Mapping[str, Any]], present: Sequence[bool] | None = None
+) -> dict[str, Number]:
+    """Return what the terms over positions count in some batches; one that is not `present` counts 0 by each name."""
+    counts: dict[str, Number] = {}
+    for batch, here in zip(batches, present or [True] * len(batches), strict=True):
+        for name, count in objective.count(batch).items():
+            counts[name] = counts.get(name, 0) + (count if here else 0)
+    return counts
 
 
 def batch_rows(batch: Mapping[str, Any]) -> int:

@@ -86,6 +86,8 @@ CASES: dict[str, tuple[str, ...]] = {
     "workers": ("data.train.num_workers=1", "data.val.num_workers=1"),
     "skipped": ("stages.second.losses.odd={type: odd, inputs: {input: student, index: batch:index}}",
                 "stages.second.on_nonfinite=lower_rate"),
+    "skipped_accumulated": ("stages.second.losses.odd={type: odd, inputs: {input: student, index: batch:index}}",
+                            "stages.second.on_nonfinite=skip", "stages.second.accumulate=2"),
     "across": ("stages.second.losses.across={type: across, inputs: {student: student, teacher: teacher}}",
                "data.train.params.length=33"),
     "unreached": ("stages.second.losses.ce.enabled=false", "stages.second.losses.kd.enabled=false",
