@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kdcore.address import Address
 from kdcore.config.config import AdapterConfig, Part, StageConfig
 from kdcore.config.distributed import DEEPSPEED, FSDP
-from kdcore.contracts import Facts, TensorFacts, set_up
+from kdcore.contracts import Facts, TensorFacts
 from kdcore.errors import AddressError, KdcoreError, Place, WiringError
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.blocks import Blocks, Outputs, check_handed, check_partitionable, check_shardable, find_blocks
 from kdcore.pipeline.diagnosis import reason
+from kdcore.pipeline.fitting import Fitting
 from kdcore.pipeline.freeze import Flags, freeze, freeze_parts
 from kdcore.pipeline.node import Batch, Node, Reader, bound_reader, make_readers
 from kdcore.pipeline.objective import Objective, returned_losses
 from kdcore.pipeline.order import used_parts
 from kdcore.pipeline.plan import make_plan
 from kdcore.pipeline.probe import Keeper, Tracer, undone
-from kdcore.pipeline.randomness import derive_seed, forked_generators
+from kdcore.pipeline.randomness import derive_seed
 from kdcore.pipeline.reach import check_apart, check_learnable, check_reached, gradients
-from kdcore.pipeline.term import Term, described, make_term_loss
+from kdcore.pipeline.term import Term, described
 
 
 @dataclass
@@ -116,7 +117,8 @@ class _Wirer:
             self._run_all(used, training)
         check_handed(blocks, self.bound, self._trained())
         self._keep_used_slots()
-        terms = [self._make_term(config) for config in self.stage.terms]
+        fitting = Fitting(self.stage, self.assembly, self.batch, self.facts, self.nodes, self.readers, self.keeper)
+        terms = [fitting.term(config) for config in self.stage.terms]
         frozen_parts = self._freeze_patterns()
         check_learnable(self.stage, self.nodes)
         with torch.enable_grad():
@@ -125,8 +127,8 @@ class _Wirer:
             term.check(self.batch, value, f"stage {self.stage.name!r} trains ({', '.join(self.stage.train)})")
         returned = returned_losses(self.nodes.values())
         values = {**{name: value.mean for name, (_, value) in computed.items()}, **returned}
-        balancer = self._make_balancer(returned)
-        total = self._balance(balancer, values)
+        balancer = fitting.balancer(returned)
+        total = fitting.total(balancer, values)
         reached = gradients(total, [*self._trainable(terms, balancer), *outputs.tensors], self.stage)
         check_reached(self.stage, self.nodes, reached)
         outputs.check(reached)
@@ -152,12 +154,17 @@ class _Wirer:
                 make_plan(self.nodes, [*needed, *observed_evaluation], evaluation.traces, stops=stops, blocks=blocks),
             ),
         )
-        if self.config.distributed.strategy == FSDP:
-            check_shardable(blocks, objective.named_parameters(), self.config.place("distributed"))
-        elif self.config.distributed.strategy == DEEPSPEED:
-            check_partitionable(objective.named_parameters(), self.config.place("distributed"))
+        self._check_divisible(objective, blocks)
         unreached = [name for name, parameter in objective.named_trainable() if id(parameter) not in reached]
         return Wiring(objective, unreached, [term.name for term in terms if term not in evaluated], blocks)
+
+    def _check_divisible(self, objective: Objective, blocks: Blocks) -> None:
+        """Raise WiringError for parameters that the strategy of several processes cannot split."""
+        strategy, place = self.config.distributed.strategy, self.config.place("distributed")
+        if strategy == FSDP:
+            check_shardable(blocks, objective.named_parameters(), place)
+        elif strategy == DEEPSPEED:
+            check_partitionable(objective.named_parameters(), place)
 
     def _trained(self) -> dict[str, nn.Module]:
         return {name: node.module for name, node in self.nodes.items() if not node.frozen}
@@ -280,70 +287,6 @@ class _Wirer:
                 tracer.run(self.nodes[name], required=False)
             evaluated = [term for term in terms if term.readable(self.batch)]
             return evaluated, self._readable([*self.observe, *self.observe_evaluation])
-
-    def _make_term(self, config: Any) -> Term:
-        with forked_generators(derive_seed(self.config.seed, "loss", self.stage.name, config.name)):
-            loss = make_term_loss(config)
-            readers = {key: bound_reader(bound, self.readers) for key, bound in config.inputs.items()}
-            term = Term(config, loss, readers, self.assembly.device)
-            try:
-                set_up(loss, term.facts(self.batch, self.facts))
-            except KdcoreError as error:
-                raise error.at(config.place) from None
-            except Exception as error:  # a loss may fail in any way; the cause is chained and named
-                what = f"term {config.name!r} ({config.loss.registered}) could not be set up: {reason(error)}"
-                raise WiringError(what, place=config.place) from error
-        self._adopt(f"term {config.name!r}", loss, config.place)
-        return term
-
-    def _make_balancer(self, returned: Mapping[str, Tensor]) -> nn.Module:
-        part = self.stage.balancer
-        weights: dict[str, float | None] = {term.name: term.weight for term in self.stage.terms}
-        try:
-            balancer = part.build(terms={**weights, **dict.fromkeys(returned)})
-            set_up(balancer, self.facts)
-        except KdcoreError as error:
-            raise error.at(part.place) from None
-        except Exception as error:  # a balancer may fail in any way; the cause is chained and named
-            raise WiringError(f"{part.registered}: {reason(error)}", place=part.place) from error
-        if not isinstance(balancer, nn.Module):
-            raise WiringError(f"{part.registered} made a {type(balancer).__name__}, not an nn.Module", place=part.place)
-        self._adopt(str(part.registered), balancer, part.place)
-        return balancer
-
-    def _adopt(self, what: str, module: nn.Module, place: Place) -> None:
-        """Bring a loss or balancer to the device, once it is sure that it is nobody else's."""
-        owners = {id(each): node.name for node in self.nodes.values() for each in node.module.modules()}
-        taken = [name for name, each in module.named_modules() if id(each) in owners]
-        if taken:
-            raise WiringError(
-                f"{what} made a module of {owners[id(module.get_submodule(taken[0]))]!r} its own, as {taken[0]!r}: "
-                "it would be trained and saved with the loss",
-                place=place,
-                repair="a loss keeps what it needs of a module as buffers, or reads it from its input in each step",
-            )
-        flat = [name for name, parameter in module.named_parameters() if parameter.dim() == 0]
-        if flat:
-            raise WiringError(
-                f"{what}: its own parameters {flat} have no dimension, which sharded training cannot split",
-                place=place,
-                repair="give them shape (1,)",
-            )
-        module.to(self.assembly.device)
-        module.train()
-        self.keeper.keep(module)
-
-    def _balance(self, balancer: nn.Module, values: Mapping[str, Tensor]) -> Tensor:
-        part = self.stage.balancer
-        try:
-            with torch.enable_grad():
-                total = balancer(dict(values))
-        except Exception as error:  # a balancer may fail in any way; the cause is chained and named
-            what = f"{part.registered} failed on the terms {', '.join(values)}: {reason(error)}"
-            raise WiringError(what, place=part.place) from error
-        if not isinstance(total, Tensor) or total.dim() > 0:
-            raise WiringError(f"{part.registered} must return a scalar tensor", place=part.place)
-        return total
 
     def _trainable(self, terms: list[Term], balancer: nn.Module) -> list[nn.Parameter]:
         modules = [*self._trained().values(), *(term.loss for term in terms), balancer]
