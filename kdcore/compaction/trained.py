@@ -18,8 +18,8 @@ from kdcore.engine.data import Datasets
 from kdcore.engine.folder import RunFolder
 from kdcore.errors import Place, RunError, WiringError, suggestion
 from kdcore.pipeline.assembly import Assembly
-from kdcore.pipeline.node import batch_reader
 from kdcore.pipeline.randomness import forked_generators
+from kdcore.pipeline.readers import batch_reader
 from kdcore.pipeline.weights import load_state
 
 # Data that nobody trained on comes first.

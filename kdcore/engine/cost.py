@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdcore.address import Address
 from kdcore.config.config import Argument, Constant, ModelConfig
-from kdcore.pipeline.node import batch_reader
+from kdcore.pipeline.readers import batch_reader
 
 _WARM_UP = 5
 _BURSTS = 5

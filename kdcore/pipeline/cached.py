@@ -12,7 +12,8 @@ from kdcore.contracts import Extracted
 from kdcore.errors import Place, WiringError
 from kdcore.pipeline.capture import Event
 from kdcore.pipeline.diagnosis import describe
-from kdcore.pipeline.node import Batch, Node, is_captured
+from kdcore.pipeline.node import Node
+from kdcore.pipeline.readers import Batch, is_captured
 
 HOST_INDEX = "index@host"
 """The entry that keeps the indices of a batch where a cache can read them, without waiting for a device."""

@@ -13,9 +13,10 @@ from kdcore.contracts import Facts, set_up
 from kdcore.errors import KdcoreError, Place, WiringError
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.diagnosis import reason
-from kdcore.pipeline.node import Batch, Node, Reader, bound_reader
+from kdcore.pipeline.node import Node
 from kdcore.pipeline.probe import Keeper
 from kdcore.pipeline.randomness import derive_seed, forked_generators
+from kdcore.pipeline.readers import Batch, Reader, bound_reader
 from kdcore.pipeline.term import Term, make_term_loss
 
 

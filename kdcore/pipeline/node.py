@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,24 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.address import Address, What
-from kdcore.config.config import Argument, Constant, addresses_in
+from kdcore.config.config import Argument, addresses_in
 from kdcore.contracts import Extracted
 from kdcore.errors import AddressError, KdcoreError, Place, WiringError, suggestion
 from kdcore.pipeline.capture import Capture, Event, Slot, StopForward, changed_in_place, find_module
-from kdcore.pipeline.diagnosis import describe, of_device, reason
+from kdcore.pipeline.diagnosis import describe, reason
 from kdcore.pipeline.freeze import keep_frozen
+from kdcore.pipeline.readers import Batch, Reader, bound_reader, is_captured
 from kdcore.pipeline.select import select
 from kdcore.pipeline.versions import Versions, changed, versions
 
 if TYPE_CHECKING:
     from kdcore.pipeline.cached import Cached
 
-_COMPILER = (
-    "the model is compiled, which needs a C++ compiler (on a GPU, Triton): compile: false shows whether it is that"
-)
-
-Batch = Mapping[str, Any]
-Reader = Callable[[Batch], Any]
 Extractor = Callable[[Any, Batch], Extracted]
 
 
@@ -221,90 +215,6 @@ class Node:
             return select(named[first], rest, address)
 
         return read
-
-
-def is_captured(address: Address) -> bool:
-    """Whether an address of a node is read by a hook (not off its output)."""
-    return address.what is What.INPUT or (bool(address.path) and address.what is What.OUTPUT)
-
-
-def batch_reader(address: Address) -> Reader:
-    """Return a function that reads an entry of the batch."""
-    entry, keys = address.path, address.keys
-
-    def read(batch: Batch) -> Any:
-        try:
-            value = batch[entry]
-        except KeyError:
-            raise AddressError(
-                address,
-                f"the batch has no entry {entry!r}",
-                repair=suggestion(entry, map(str, batch), noun="entries of the batch"),
-            ) from None
-        return select(value, keys, address) if keys else value
-
-    return read
-
-
-def make_readers(
-    nodes: Mapping[str, Node], addresses: Iterable[Address], places: Mapping[str, Place]
-) -> dict[Address, Reader]:
-    """Return a reader per address; a wrong address raises with the place it stands at."""
-    readers: dict[Address, Reader] = {}
-    for address in addresses:
-        if address not in readers:
-            try:
-                readers[address] = batch_reader(address) if address.is_batch else nodes[address.name].reader(address)
-            except AddressError as error:
-                raise error.at(places.get(str(address), Place())) from None
-    return readers
-
-
-def bound_reader(bound: Argument | list[Address], readers: Mapping[Address, Reader]) -> Reader:
-    """Return a function that reads what an input or argument is bound to."""
-    if isinstance(bound, Constant):
-        value = bound.value
-        return lambda batch: value
-    if isinstance(bound, list):
-        several = [readers[each] for each in bound]
-        return lambda batch: [read(batch) for read in several]
-    return readers[bound]
-
-
-def failed_call(node: Node, batch: Batch, error: Exception) -> KdcoreError:
-    """Return the error for a model or adapter that raised in its forward."""
-    if isinstance(error, KdcoreError):
-        return error.at(node.place)
-    if of_device(error):
-        raise error
-    bound = {str(each): each for each in node.addresses()}
-    entries = describe({key: value for key, value in batch.items() if f"batch:{key}" in bound})
-    return WiringError(
-        f"{node.name!r} ({type(node.module).__name__}) failed in its forward on {', '.join(bound) or 'no arguments'} "
-        f"with batch entries {entries}: {reason(error)}",
-        place=node.place,
-        repair=_wrong_call(node, batch)
-        or (_COMPILER if node.compiled else "")
-        or "check the inputs: it is called with, the shapes the data set yields, and its params",
-    )
-
-
-def _wrong_call(node: Node, batch: Batch) -> str:
-    """Return how the module wants to be called, if the config calls it otherwise."""
-    try:
-        signature = inspect.signature(node.module.forward)
-    except (TypeError, ValueError):
-        return ""
-    try:
-        signature.bind(*node.args, **node.kwargs)
-    except TypeError:
-        entries = ", ".join(f"batch:{key}" for key in batch)
-        bare = signature.replace(
-            parameters=[each.replace(annotation=each.empty) for each in signature.parameters.values()],
-            return_annotation=signature.empty,
-        )
-        return f"its forward is called as {bare}: bind that with inputs:, a list or a map; there are {entries}"
-    return ""
 
 
 def _slot_reader(slot: Slot) -> Reader:

@@ -16,8 +16,9 @@ from kdcore.errors import WiringError, suggestion
 from kdcore.pipeline.capture import strip_hooks
 from kdcore.pipeline.diagnosis import reason
 from kdcore.pipeline.freeze import Flags, keep_frozen
-from kdcore.pipeline.node import Batch, Node, Reader
+from kdcore.pipeline.node import Node
 from kdcore.pipeline.plan import NodePass, Plan
+from kdcore.pipeline.readers import Batch, Reader
 from kdcore.pipeline.term import Term, Value
 
 

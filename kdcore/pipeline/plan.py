@@ -9,7 +9,9 @@ from typing import NamedTuple
 from kdcore.address import Address, What
 from kdcore.pipeline.blocks import NO_BLOCKS, Blocks
 from kdcore.pipeline.capture import Event, find_module
-from kdcore.pipeline.node import Batch, Node, failed_call, is_captured
+from kdcore.pipeline.failed_call import failed_call
+from kdcore.pipeline.node import Node
+from kdcore.pipeline.readers import Batch, is_captured
 
 
 class NodePass(NamedTuple):

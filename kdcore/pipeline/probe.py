@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from kdcore.address import What
 from kdcore.errors import AddressError, Place, WiringError
 from kdcore.pipeline.capture import Event, find_module
-from kdcore.pipeline.node import Batch, Node, failed_call
+from kdcore.pipeline.failed_call import failed_call
+from kdcore.pipeline.node import Node
 from kdcore.pipeline.randomness import forked_generators
+from kdcore.pipeline.readers import Batch
 from kdcore.pipeline.versions import leaves
 
 

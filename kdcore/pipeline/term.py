@@ -15,7 +15,8 @@ from kdcore.config.config import Part, TermConfig
 from kdcore.contracts import Facts, TensorFacts
 from kdcore.errors import AddressError, KdcoreError, WiringError
 from kdcore.pipeline.diagnosis import describe, of_device, reason
-from kdcore.pipeline.node import Batch, Reader, requires_grad
+from kdcore.pipeline.node import requires_grad
+from kdcore.pipeline.readers import Batch, Reader
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 _MISFITS = (ValueError, TypeError, RuntimeError, IndexError)

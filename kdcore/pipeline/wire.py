@@ -19,13 +19,14 @@ from kdcore.pipeline.blocks import Blocks, Outputs, check_handed, check_partitio
 from kdcore.pipeline.diagnosis import reason
 from kdcore.pipeline.fitting import Fitting
 from kdcore.pipeline.freeze import Flags, freeze, freeze_parts
-from kdcore.pipeline.node import Batch, Node, Reader, bound_reader, make_readers
+from kdcore.pipeline.node import Node
 from kdcore.pipeline.objective import Objective, returned_losses
 from kdcore.pipeline.order import used_parts
 from kdcore.pipeline.plan import make_plan
 from kdcore.pipeline.probe import Keeper, Tracer, undone
 from kdcore.pipeline.randomness import derive_seed
 from kdcore.pipeline.reach import check_apart, check_learnable, check_reached, gradients
+from kdcore.pipeline.readers import Batch, Reader, bound_reader, make_readers
 from kdcore.pipeline.term import Term, described
 
 

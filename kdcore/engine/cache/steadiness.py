@@ -10,8 +10,8 @@ from torch import Tensor
 from kdcore.config.config import CacheConfig, ModelConfig
 from kdcore.engine.data import Loader
 from kdcore.errors import DataError, Place
-from kdcore.pipeline.node import batch_reader
 from kdcore.pipeline.randomness import kept_generators
+from kdcore.pipeline.readers import batch_reader
 from kdcore.pipeline.versions import leaves
 
 _DRAWN = 16
