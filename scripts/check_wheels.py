@@ -15,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,9 @@ def main(dist: Path) -> None:
     """Check the wheels in `dist`."""
     wheels = sorted(dist.resolve().glob("*.whl"))
     check(bool(wheels), f"there are no wheels in {dist}: make wheels")
+    for wheel in wheels:
+        held = zipfile.ZipFile(wheel).namelist()
+        check(any(name.endswith(".dist-info/licenses/LICENSE") for name in held), f"{wheel.name} holds no licence")
     with tempfile.TemporaryDirectory() as folder:
         environment = Environment(Path(folder))
         environment.install(wheels)

@@ -70,3 +70,4 @@ def test_a_plugin_holds_its_code_and_its_schema(folder: Path, tmp_path: Path) ->
     assert contents(wheel) == files_of(folder / "src" / module)
     assert "[kdcore.plugins]" in metadata(wheel, "entry_points.txt")
     assert f"Name: {folder.name}\n" in metadata(wheel, "METADATA")
+    assert metadata(wheel, "licenses/LICENSE") == (ROOT / "LICENSE").read_text(encoding="utf-8")

@@ -45,10 +45,14 @@ def test_the_project_file_follows_the_template(folder: Path) -> None:
     assert folder.name == f"kd-plugin-{name}" == project["name"]
     assert project["description"].strip()
     assert (project["readme"], project["license"], project["requires-python"]) == ("README.md", "MIT", ">=3.11")
+    assert project["license-files"] == ["LICENSE"]
     assert "kdcore>=0.1" in project["dependencies"]
     assert project["entry-points"] == {"kdcore.plugins": {name: module}}
     assert data["build-system"] == {"requires": ["uv_build>=0.8,<1"], "build-backend": "uv_build"}
-    allowed = {"name", "version", "description", "readme", "license", "requires-python", "dependencies", "entry-points"}
+    allowed = {
+        *("name", "version", "description", "readme", "license", "license-files"),
+        *("requires-python", "dependencies", "entry-points"),
+    }
     assert set(project) == allowed
     assert set(data) == {"project", "build-system"}, "settings of tools stand once, in the pyproject.toml of the root"
 
