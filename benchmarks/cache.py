@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -137,31 +138,32 @@ def interleaved(sides: dict[str, Callable[[], float]]) -> dict[str, float]:
 
 
 def training(folder: Path, width: int, *, hint: bool) -> None:
-    """Compare epochs: targets from memory (a student alone), from the cache, and from the teacher itself."""
+    """Compare epochs: targets from memory (a student alone), from caches, and from the teacher itself."""
     plugins = registry()
 
-    def made(*overrides: str, cache: bool, logits: str, features: str) -> Trainer:
+    def made(*overrides: str, cache: str, logits: str, features: str) -> Trainer:
         names = {"folder": folder / f"{width}{hint}", "width": width, "hint": str(hint).lower()}
-        text = CONFIG.format(**names, cache=str(cache).lower(), logits=logits, features=features)
+        text = CONFIG.format(**names, cache=cache, logits=logits, features=features)
         if not hint:
             text = text.replace("train: [student, proj]", "train: [student]")
         return trainer(load_config(text, overrides=overrides, plugins=plugins))
 
     frozen = {"logits": "teacher", "features": "teacher:block2"}
-    alone = made("data.train.type=with_targets", cache=False, logits="batch:logits", features="batch:features")
-    cached, running = made(cache=True, **frozen), made(cache=False, **frozen)
-    for each in (alone, cached, running):
+    trainers = {
+        "alone": made("data.train.type=with_targets", cache="false", logits="batch:logits", features="batch:features"),
+        "cached": made(cache="true", **frozen),
+        "int8": made(cache="{dtype: int8}", **frozen),
+        "running": made(cache="false", **frozen),
+    }
+    for each in trainers.values():
         each.epoch(0, {})
-    best = interleaved({
-        "alone": lambda: epoch_seconds(alone),
-        "cached": lambda: epoch_seconds(cached),
-        "running": lambda: epoch_seconds(running),
-    })  # fmt: skip
+    best = interleaved({name: partial(epoch_seconds, each) for name, each in trainers.items()})
     steps = SAMPLES // BATCH
     print(
         f"student of width {width}, {'logits and a feature map of 16 kB' if hint else 'logits'}: "
         f"alone {1000 * best['alone'] / steps:.2f} ms per step; cached at {best['alone'] / best['cached']:.0%} "
-        f"of that speed, with the teacher running at {best['alone'] / best['running']:.0%}"
+        f"of that speed, as int8 at {best['alone'] / best['int8']:.0%}, "
+        f"with the teacher running at {best['alone'] / best['running']:.0%}"
     )
 
 
@@ -184,6 +186,7 @@ def reading(folder: Path) -> None:
     for name, config in (
         ("as it is", CacheConfig()),
         ("float16", CacheConfig(dtype="float16")),
+        ("int8", CacheConfig(dtype="int8")),
         ("top_k: 10, float16", CacheConfig(dtype="float16", top_k=10)),
     ):
         (folder / name).mkdir()

@@ -12,7 +12,7 @@ what the stages read off them. A run then reads it from the start; without this 
 first epoch. What is there already is checked and kept."""
 EPILOG = """examples:
   kd cache kd.yaml
-  kd cache kd.yaml --set models.teacher.cache.dtype=float16
+  kd cache kd.yaml --set 'models.teacher.cache={dtype: int8}'
 """
 
 

@@ -61,6 +61,13 @@ class Counted(nn.Module):
         return self.fc(self.body(x.flatten(1)[:, :6]))
 
 
+class Masking(Counted):
+    """Leaves a class out, as some models do, by a number that is merely large."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([super().forward(x) * 2, super().forward(x) - 1e9 * torch.eye(3)[0]], 1)
+
+
 class Lengthy(nn.Module):
     """Yields a row per position."""
 
@@ -146,6 +153,7 @@ def registry() -> Registry:
     made = Registry.discover()
     made.register("model", "counted", Counted)
     made.register("model", "lengthy", Lengthy)
+    made.register("model", "masking", Masking)
     for kind in (Toy, Turned, Mixed, Ragged, Bucketed, Restless):
         made.register("dataset", kind.__name__.lower(), kind)
     return made
@@ -210,10 +218,10 @@ class Stops(Progress):
             signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize("step", [2, 5])
-def test_an_interrupted_and_resumed_run_sees_the_same_values(step: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("step", "dtype"), [(2, "bfloat16"), (5, "bfloat16"), (2, "int8")])
+def test_an_interrupted_and_resumed_run_sees_the_same_values(step: int, dtype: str, tmp_path: Path) -> None:
     """In step 2 the cache is half full, and what the first steps stored came from other batches than the rest will."""
-    overrides = ("data.train.shuffle=true", "models.teacher.cache={dtype: bfloat16}")
+    overrides = ("data.train.shuffle=true", f"models.teacher.cache={{dtype: {dtype}}}")
     whole = execute(tmp_path / "whole", *overrides)
     plugins = registry()
     config = load_config(TEXT.format(folder=tmp_path / "cut"), overrides=overrides, plugins=plugins)
@@ -262,11 +270,13 @@ def test_stages_share_what_they_both_read(tmp_path: Path) -> None:
 def test_a_smaller_dtype_and_top_k_train_and_take_less_room(tmp_path: Path) -> None:
     plain = execute(tmp_path, OFF)
     exact = metrics(plain)[-1]
-    for setting, tolerance in (("{dtype: bfloat16}", 0.02), ("{top_k: 1, dtype: float16}", 0.5)):
-        found = metrics(execute(tmp_path, f"models.teacher.cache={setting}"))[-1]
+    for setting, tolerance in (("{dtype: bfloat16}", 0.02), ("{dtype: int8}", 0.02), ("{top_k: 1, dtype: float16}", 0.5)):  # fmt: skip
+        filled, again = (metrics(execute(tmp_path, f"models.teacher.cache={setting}")) for _ in range(2))
+        assert filled == again
+        found = filled[-1]
         assert found["train/losses/kd"] == pytest.approx(exact["train/losses/kd"], rel=tolerance)
         assert found["train/losses/kd"] != exact["train/losses/kd"]
-    assert len(caches(tmp_path)) == 2 * 3
+    assert len(caches(tmp_path)) == 3 * 3
 
 
 def test_folders_can_be_chosen_and_shared_by_runs(tmp_path: Path) -> None:
@@ -415,6 +425,11 @@ REFUSED: dict[str, tuple[list[str], type[KdcoreError], str]] = {
          "stages.0.losses.ce.enabled=false", "stages.0.metrics={models: []}"],
         DataError,
         r"batch:input of sample \d+ has shape \(1, \d\) alone and \(1, 4\) in a batch",
+    ),
+    "finite mask": (
+        ["models.teacher.type=masking", "models.student.type=masking", "models.teacher.cache={dtype: int8}"], WiringError,
+        r"models.teacher.cache: int8 leaves next to nothing of float32\[16, 6\]: the values of a group reach from -\S+ to "
+        r"\S+, and all of them lie within a step of 3.9e\+06 of these two \(at teacher\)(.|\n)*let the model mask with -inf",
     ),
     "top_k": (["models.teacher.cache={top_k: 3}"], WiringError, r"models.teacher.cache: top_k: 3 leaves nothing out of float32\[16, 3\]"),
 }  # fmt: skip

@@ -293,10 +293,13 @@ def test_a_full_disk_is_an_error_that_keeps_what_was_written(tmp_path: Path, mon
     assert store.read(torch.arange(3)) is not None
 
 
-def test_a_cache_that_does_not_fit_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("dtype", "needed"), [("as_is", 240), ("float16", 160), ("int8", 200)])
+def test_a_cache_that_does_not_fit_is_refused_at_once(
+    dtype: str, needed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 100})())
-    with pytest.raises(RunError, match=r"the cache of teacher needs 240 bytes in .*, where 100 bytes are free"):
-        make_store(tmp_path, addresses=[TEACHER]).store(torch.arange(3), values(torch.arange(3)))
+    with pytest.raises(RunError, match=rf"the cache of teacher needs {needed} bytes in .*, where 100 bytes are free"):
+        make_store(tmp_path, addresses=[TEACHER], dtype=dtype).store(torch.arange(3), values(torch.arange(3)))
     assert not files(tmp_path, "data")
 
 

@@ -113,7 +113,10 @@ class StageCaches:
                     f"{len(first['index'])} samples and {tuple(single[address].shape[1:])} in a batch of one",
                     repair="address a tensor whose first dimension alone is the batch, or write cache: false",
                 )
-            Codec.of(value, rows, cache.dtype, top_k_of(cache, address)).encode(value)
+            try:
+                Codec.of(value, rows, cache.dtype, top_k_of(cache, address)).check(value)
+            except KdcoreError as error:
+                raise error.adding(f"at {address}") from None
 
     def _values(self, node_pass: NodePass, batch: Sample, rows: int) -> dict[Address, Tensor]:
         node, moved = node_pass.node, to_device(batch, self.assembly.device)
