@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -14,11 +13,13 @@ from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_in
 from kdcore.config.config import DataConfig
 from kdcore.engine.part import PartBatch
 from kdcore.engine.sampler import EpochSampler, OwnBatches, Parts
+from kdcore.engine.workers import dismiss, leave_signals, mortal, signals_held
 from kdcore.errors import DataError, KdcoreError
 from kdcore.pipeline.diagnosis import DEAD_WORKER, describe, reason
 from kdcore.pipeline.randomness import derive_seed, kept_generators, seed_generators
 
 Sample = dict[str, Any]
+Waiting = Callable[[], contextlib.AbstractContextManager[None]]
 
 _SHOWN = 8
 
@@ -131,10 +132,19 @@ class Loader:
         stage: the name of the stage; its order and randomness are its own.
         rank: which of the processes that share each batch this one is.
         count: how many these are; each takes `batch_size` samples.
+        waiting: entered while worker processes are waited for, where nothing is lost if it raises.
     """
 
     def __init__(
-        self, config: DataConfig, dataset: Any, seed: int, *, stage: str, rank: int = 0, count: int = 1
+        self,
+        config: DataConfig,
+        dataset: Any,
+        seed: int,
+        *,
+        stage: str,
+        rank: int = 0,
+        count: int = 1,
+        waiting: Waiting = contextlib.nullcontext,
     ) -> None:
         self.config = config
         size = config.batch_size * count
@@ -149,6 +159,10 @@ class Loader:
         self._parts = Parts(self._sampler, size, config.drop_last, rank, count) if count > 1 else None
         self._generator = torch.Generator()
         workers = config.num_workers
+        # What this process reads itself it reads to the end: its random generators are in use.
+        self._waiting = waiting if workers else contextlib.nullcontext
+        self._persistent = config.persistent_workers and workers > 0
+        self._begun = False
         self._collate = Collate(self._indexed)
         self._loader: DataLoader[Any] = DataLoader(
             self._indexed,
@@ -157,9 +171,9 @@ class Loader:
             pin_memory=config.pin_memory,
             collate_fn=self._collate,
             prefetch_factor=config.prefetch_factor if workers else None,
-            persistent_workers=config.persistent_workers and workers > 0,
+            persistent_workers=self._persistent,
             generator=self._generator,
-            worker_init_fn=_leave_interrupts if workers else None,
+            worker_init_fn=leave_signals if workers else None,
         )
         if len(self._loader) == 0:
             raise DataError(
@@ -185,20 +199,25 @@ class Loader:
         self._indexed.epoch[0] = epoch
         # The loader draws its workers' base seed from here, so the global generator is left alone.
         self._generator.manual_seed(derive_seed(self._indexed.seed, "workers", epoch))
+        # Workers that outlive an epoch are waited for until they have ended it.
+        starting = self._waiting if self._begun or not self.config.num_workers else signals_held
         try:
-            batches = iter(self._loader)
+            with starting():
+                batches = mortal(iter(self._loader))
         except Exception as error:  # a worker may fail to start in any way; the cause is chained and named
             raise self._unreadable(error) from error
+        self._begun = self._persistent
         return self._batches(batches)
 
     def _batches(self, batches: Iterator[Any]) -> Iterator[Sample]:
         while True:
             try:
-                batch = next(batches)
+                with self._waiting():
+                    batch = next(batches)
             except StopIteration:
                 return
             except Exception as error:  # a worker may end in any way; the cause is chained and named
-                _dismiss(batches)
+                dismiss(batches)
                 raise self._unreadable(error) from error
             # Samplers run in this process, ahead of the workers and in the same order.
             sizes = self._parts.sizes.popleft() if self._parts is not None else None
@@ -221,6 +240,15 @@ class Loader:
             indices = [index for index, _ in zip(self._sampler, range(self.config.batch_size), strict=False)]
         return self._sound(self._collate(self._indexed.__getitems__(indices)))
 
+    @property
+    def left_over(self) -> int:
+        """The fewest samples that a process has in an epoch's last batch, if that is a shorter one; else 0."""
+        if isinstance(self._sampler, OwnBatches) or self.config.drop_last:
+            return 0
+        count = self._size // self.config.batch_size
+        left = len(self._sampler) % self._size
+        return max(left // count, 1) if left else 0
+
     def draw(self, indices: list[int], epoch: int = 0) -> Sample:
         """Return a batch of these samples as they are in `epoch`, read in this process."""
         # Not the loader's own, whose workers may be reading ahead in another epoch.
@@ -237,15 +265,20 @@ class Loader:
 class Datasets:
     """The data sets of a run, each built once, on first use; process `rank` of `count` reads its part of each batch."""
 
-    def __init__(self, configs: Mapping[str, DataConfig], rank: int = 0, count: int = 1) -> None:
+    def __init__(
+        self,
+        configs: Mapping[str, DataConfig],
+        rank: int = 0,
+        count: int = 1,
+        waiting: Waiting = contextlib.nullcontext,
+    ) -> None:
         self._configs = configs
-        self._rank = rank
-        self._count = count
+        self._options: dict[str, Any] = {"rank": rank, "count": count, "waiting": waiting}
         self._built: dict[str, Any] = {}
 
     def loader(self, name: str, seed: int, *, stage: str) -> Loader:
         """Return a loader of one data set for one stage."""
-        return Loader(self._configs[name], self.dataset(name), seed, stage=stage, rank=self._rank, count=self._count)
+        return Loader(self._configs[name], self.dataset(name), seed, stage=stage, **self._options)
 
     def dataset(self, name: str) -> Any:
         """Return one data set."""
@@ -287,23 +320,6 @@ def _portable(error: KdcoreError) -> KdcoreError:
     if get_worker_info() is not None:
         error.add_note("".join(traceback.format_exception(error)))
     return error
-
-
-def _leave_interrupts(worker: int) -> None:
-    """Leave an interrupt from the terminal, which reaches every process, to the one that can save the run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _dismiss(batches: Iterator[Any]) -> None:
-    """End a loader's workers, and torch's watch over them.
-
-    A worker's broken pipe can be noticed before the signal of its death, at which torch raises wherever this process
-    happens to be: while the run's results and report are written, say.
-    """
-    end = getattr(batches, "_shutdown_workers", None)
-    if end is not None:
-        with contextlib.suppress(RuntimeError):  # the signal itself, now of no more interest
-            end()
 
 
 def _make_sampler(config: DataConfig, dataset: Any, seed: int, size: int) -> EpochSampler | OwnBatches:

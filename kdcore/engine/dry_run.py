@@ -16,6 +16,7 @@ from kdcore.engine.judged import find_judged
 from kdcore.engine.memory import Memory
 from kdcore.engine.pruning import StagePruning
 from kdcore.engine.pruning_plan import PruningPlan
+from kdcore.engine.remainder import check_remainders
 from kdcore.engine.stage import StageLoaders, wire_stage
 from kdcore.engine.trainer import check_accumulation, make_optimizer, steps_per_epoch
 from kdcore.pipeline.assembly import Assembly
@@ -96,6 +97,7 @@ def _rehearsed(
     objective = wiring.objective
     find_judged(config, stage, assembly, loaders.by_role, objective, batch)
     check_accumulation(stage, objective, batch)
+    check_remainders(config, stage, loaders, objective, assembly.device)
     StageCaches(config, stage, assembly, loaders.by_role, objective).check()
     make_optimizer(config, stage, objective, loaders.train)
     terms = _term_reports(config, stage, objective, batch) if gradients else []

@@ -27,21 +27,23 @@ class Interrupted(KeyboardInterrupt):
 class Interrupt:
     """Takes SIGINT and SIGTERM while a run lasts.
 
-    Inside `deferred` the first signal is only noted, for `check` to raise where the state of training
-    is whole; a second one ends the run there and then. Outside, a signal ends it at once.
+    Inside `deferred` the first signal is only noted, for `check` or `waiting` to raise where the state of
+    training is whole; a SIGINT after it ends the run there and then. A SIGTERM after it says nothing new:
+    `timeout` and schedulers send it to the run and then to its whole group. Outside, a signal ends it at once.
     Only the main thread can take signals: elsewhere this does nothing.
 
     Arguments:
         vote: returns, from what each process has received (0 for nothing), what all of them act on.
-        insistent: whether a second signal ends the run there and then. Launchers of several processes
-            pass on the signal that these have received already, so there it means nothing.
+        alone: whether this is the only process of the run. Launchers of several pass on the signal that these
+            have received already, so that none insists; and none of them can end by itself.
     """
 
-    def __init__(self, vote: Callable[[int], int] = int, *, insistent: bool = True) -> None:
+    def __init__(self, vote: Callable[[int], int] = int, *, alone: bool = True) -> None:
         self.requested: int | None = None
         self._vote = vote
-        self._insistent = insistent
+        self._alone = alone
         self._deferring = False
+        self._waiting = False
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -65,6 +67,20 @@ class Interrupt:
         finally:
             self._deferring = False
 
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Raise a signal at once, deferred or not: what is waited for may never come, and nothing of it is in use."""
+        if not self._alone:
+            yield
+            return
+        self._waiting = True
+        try:
+            if self.requested is not None:
+                raise Interrupted(self.requested)
+            yield
+        finally:
+            self._waiting = False
+
     def check(self) -> None:
         """Raise Interrupted if a signal has come, to whichever process: all of them raise in the same place."""
         number = self._vote(self.requested or 0)
@@ -73,10 +89,11 @@ class Interrupt:
             raise Interrupted(number)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        again, self.requested = self.requested is not None, number
-        if again:
-            if self._insistent:
+        if self.requested is not None:
+            if self._alone and number == signal.SIGINT:
+                self.requested = number
                 raise KeyboardInterrupt
             return
-        if not self._deferring:
+        self.requested = number
+        if self._waiting or not self._deferring:
             raise Interrupted(number)

@@ -63,7 +63,7 @@ def run(
     processes = processes_of(config)
     if not processes.main:
         progress = make_progress(quiet=True)
-    interrupt = Interrupt(processes.vote, insistent=processes.count == 1)
+    interrupt = Interrupt(processes.vote, alone=processes.count == 1)
     with progress or make_progress(quiet=quiet) as shown, processes.together(), device_errors(), interrupt:
         live = _Run(config, shown, registry or installed(), interrupt, processes)
         if resume is None:
@@ -115,7 +115,7 @@ class _Run:
             return self._execute(assembly, datasets, folder, plans, completed)
 
     def _datasets(self) -> Datasets:
-        return Datasets(self.config.data, self.processes.rank, self.processes.count)
+        return Datasets(self.config.data, self.processes.rank, self.processes.count, self.interrupt.waiting)
 
     def _locked(self, folder: RunFolder) -> contextlib.AbstractContextManager[None]:
         return locked(folder.path) if self.processes.main else contextlib.nullcontext()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
@@ -158,6 +159,25 @@ def test_the_signal_of_a_worker_already_found_dead_is_ignored(monkeypatch: pytes
         watch(signal.SIGCHLD, None)
     finally:
         signal.signal(signal.SIGCHLD, watch)
+
+
+def test_a_worker_leaves_signals_to_others_but_ends_when_it_is_told_to() -> None:
+    made = loader(num_workers=1, prefetch_factor=2, length=100, sampler="sequential")
+    before = multiprocessing.active_children()
+    batches = made.epoch(0)
+    found = [next(batches)]
+    (worker,) = (each for each in multiprocessing.active_children() if each not in before)
+    assert worker.pid is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(worker.pid, number)
+    found += batches
+    assert torch.cat([batch["index"] for batch in found]).tolist() == list(range(100))
+    again = made.epoch(1)
+    next(again)
+    worker.terminate()
+    assert worker.exitcode == -signal.SIGKILL
+    # torch, which raises when a worker dies, is asked whether one has.
+    signal.raise_signal(signal.SIGCHLD)
 
 
 def test_rows_per_sample_and_collate_belong_to_the_data_set() -> None:

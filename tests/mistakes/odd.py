@@ -86,12 +86,18 @@ class Loss(nn.Module):
         super().__init__()
         fail(how, "built")
         self.how = how
+        self.step = 0
 
     def setup(self, facts: Any) -> None:
         fail(self.how, "set up")
 
+    def progress(self, step: int, total_steps: int, epoch: int) -> None:
+        self.step = step
+
     def forward(self, student: Tensor, teacher: Tensor) -> Any:
         fail(self.how, "called")
+        if self.step:
+            fail(self.how, "middle")
         if len(student) < 16:
             fail(self.how, "late")
         distance = (student - teacher.detach()).square()

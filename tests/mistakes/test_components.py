@@ -245,10 +245,10 @@ def test_the_traceback_is_shown_to_who_asks(refusal: Any) -> None:
         ("device", "an index out of range, for example a label without a class.*\n    run with --set device=cpu"),
     ],
 )
-@pytest.mark.parametrize("moment", ["called", "late"])
+@pytest.mark.parametrize("moment", ["called", "late", "middle"])
 def test_what_a_device_refuses(refusal: Any, moment: str, fault: str, message: str) -> None:
     wrong = refusal.write(ONE_STAGE, (KD, f"kd: {{type: odd, params: {{how: {moment}/{fault}}}}}"))
-    if moment == "called":
-        refusal.by_rehearsal(wrong, message)
-    else:
+    if moment == "middle":
         refusal.in_training(wrong, message)
+    else:
+        refusal.by_rehearsal(wrong, message)

@@ -142,16 +142,26 @@ def test_a_last_batch_of_one_sample(refusal: Any) -> None:
         (TRAIN, "{type: images, batch_size: 39}"),
         (STUDENT, "§{type: net, params: {how: norm}}"),
     )
-    folder = refusal.in_training(
-        wrong, r"'student' \(Net\) failed in its forward .*Expected more than 1 value per channel .*on samples 39 of"
+    refusal.by_rehearsal(
+        wrong,
+        r"'student' \(Net\) failed in its forward .*Expected more than 1 value per channel .*\(in the last batch of data "
+        r"'train', which holds 1 of its 40 samples\)\n    the first batch does: choose another batch_size for 'train' than",
     )
-    _failed_and_told(folder)
+
+
+def test_a_loss_that_fails_on_the_last_batch(refusal: Any) -> None:
+    wrong = refusal.write(ONE_STAGE, (KD, "kd: §{type: odd, params: {how: late/key}}"))
+    refusal.by_rehearsal(
+        wrong,
+        r"term 'kd' .* student = student float32\[8, 10\].*: KeyError: 'hidden' \(in the last batch of data 'train', "
+        "which holds 8 of its 40",
+    )
 
 
 def test_a_loss_that_fails_in_the_middle(refusal: Any) -> None:
-    wrong = refusal.write(ONE_STAGE, (KD, "kd: §{type: odd, params: {how: late/key}}"))
+    wrong = refusal.write(ONE_STAGE, (KD, "kd: §{type: odd, params: {how: middle/key}}"))
     folder = refusal.in_training(
-        wrong, r"term 'kd' .* student = student float32\[8, 10\].*: KeyError: 'hidden' \(on samples 32"
+        wrong, r"term 'kd' .* student = student float32\[16, 10\].*: KeyError: 'hidden' \(on samples 16"
     )
     _failed_and_told(folder)
 
