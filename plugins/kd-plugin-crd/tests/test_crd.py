@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from kd_plugin_crd import contrast
+from kd_plugin_crd import blocks, contrast
 from kd_plugin_crd.head import CRDHead
 from kd_plugin_crd.loss import CRDLoss
 from kd_plugin_crd.negatives import Negatives, draw_row, draw_together
@@ -49,11 +49,15 @@ def facts(targets: Tensor | None = None, **more: object) -> Facts:
     return Facts(inputs={"student": shape, "teacher": shape}, num_samples=N, targets=targets, **more)
 
 
-@pytest.fixture(params=["whole", "rows"])
+@pytest.fixture(params=["whole", "rows", "counts", "copies", "copies in parts"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a test in both forms of the similarities."""
-    monkeypatch.setattr(contrast, "WHOLE_BANK", 100 if request.param == "whole" else 0)
+    """Run a test in every form of the similarities; the last three are used where Z is known."""
+    monkeypatch.setattr(contrast, "WHOLE_BANK", 0 if request.param == "rows" else 100)
     monkeypatch.setattr(contrast, "CPU_BLOCK", 2 * (K + 1) * D)
+    monkeypatch.setattr(blocks, "COUNTED", 100 if request.param == "counts" else 0)
+    monkeypatch.setattr(blocks, "COPIED", 0 if "copies" in request.param else 100)
+    monkeypatch.setattr(blocks, "SCORES", 13 * B)
+    monkeypatch.setattr(blocks, "ROWS", 3 * D if "parts" in request.param else 2 * K * D)
     return request.param
 
 
@@ -72,6 +76,43 @@ def test_steps_follow_the_textbook(form: str, params: dict[str, float]) -> None:
         torch.testing.assert_close(loss.student_bank, textbook.student_bank)
         torch.testing.assert_close(loss.teacher_bank, textbook.teacher_bank)
     torch.testing.assert_close(loss.normalizer, torch.stack(textbook.normalizer))
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.07, 1.0])
+def test_a_negative_may_be_named_often(form: str, temperature: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    loss = made(temperature=temperature)
+    textbook = TextbookCRD(loss.student_bank, loss.teacher_bank, temperature)
+    for step in range(2):
+        student, teacher = embeddings(step)
+        drawn = torch.randint(4, (B, 300), generator=generator)
+        index = torch.arange(B)
+        drawn[:, 0] = index
+        value = loss(student, teacher, index, contrast_index=drawn)
+        expected = textbook(student, teacher, index, drawn)
+        torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+        gradients, references = (torch.autograd.grad(each, [student, teacher]) for each in (value, expected))
+        torch.testing.assert_close(gradients, references, rtol=1e-11, atol=1e-11)
+
+
+def test_candidates_may_be_of_any_whole_type(form: str) -> None:
+    loss = made()
+    index, drawn = candidates()
+    loss(*embeddings(), index, contrast_index=drawn)
+    same = copy.deepcopy(loss)
+    value = loss(*embeddings(), index.int(), contrast_index=drawn.to(torch.uint8))
+    assert torch.equal(value, same(*embeddings(), index, contrast_index=drawn))
+
+
+def test_under_autocast_it_is_the_same(form: str) -> None:
+    loss = made().float()
+    index, drawn = candidates()
+    student, teacher = (each.detach().float() for each in embeddings())
+    loss(student, teacher, index, contrast_index=drawn)
+    same = copy.deepcopy(loss)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = loss(student, teacher, index, contrast_index=drawn)
+    assert torch.equal(value, same(student, teacher, index, contrast_index=drawn))
 
 
 def test_compiled_it_is_one_graph_and_keeps_the_normalizer() -> None:
@@ -305,7 +346,7 @@ def test_no_class_may_be_absent_and_a_fixed_contrast_needs_no_labels() -> None:
         ({"student": torch.zeros(B, D + 1)}, r"student has shape \(5, 7\) but teacher has \(5, 6\)"),
         ({"student": torch.zeros(B, 2), "teacher": torch.zeros(B, 2)}, "the banks hold embeddings of 6"),
         ({"index": torch.arange(B + 1)}, "student has 5 rows, index has 6 rows"),
-        ({"index": torch.arange(B).unsqueeze(1)}, r"index has shape \(5, 1\); 1 dimensions"),
+        ({"index": torch.arange(B).unsqueeze(1)}, r"index has shape \(5, 1\); 1 dimension"),
         ({"index": torch.arange(B) + N - 2}, "index has numbers from 38 to 42; the banks have rows 0 to 39"),
         ({"index": torch.arange(B) - 1}, "index has numbers from -1 to 3"),
         ({"index": torch.zeros(B)}, "index has type torch.float32; whole numbers"),

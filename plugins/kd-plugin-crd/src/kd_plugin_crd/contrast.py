@@ -3,7 +3,7 @@
 Textbook code copies K + 1 rows of the bank for every sample of the batch, half a gigabyte at the paper's sizes, and
 keeps them for the backward pass. Here similarities are either one product with the whole bank, of which the wanted
 ones are picked, or are computed a few samples at a time; and the gradient is made together with the value, because the
-bank changes before anybody calls backward.
+bank changes before anybody calls backward. What a CPU does from the second batch on is in blocks.py.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kd_plugin_crd.blocks import Candidates, blocks_pay
 from kd_plugin_crd.checks import check_call, check_params, check_sizes, labels_of
 from kd_plugin_crd.contrast import combine, noise_contrast, similarities
 from kd_plugin_crd.negatives import Negatives
@@ -116,13 +117,19 @@ class CRDLoss(nn.Module):
             raise ValueError("crd has no banks yet: call setup(facts), or give num_samples and dim")
         classes = self.negatives.num_classes if self.negatives is not None else 0
         check_call(self.student_bank, classes, student, teacher, index, target, contrast_index)
-        if contrast_index is None:
-            contrast_index = self._draw(index, target)
+        contrast_index = self._draw(index, target) if contrast_index is None else contrast_index.long()
         dtype = torch.promote_types(student.dtype, self.student_bank.dtype)
         student, teacher = student.to(dtype), teacher.to(dtype)
         remember = self.training and torch.is_grad_enabled()
-        by_student = self._view(0, student, self.teacher_bank.to(dtype), contrast_index, remember)
-        by_teacher = self._view(1, teacher, self.student_bank.to(dtype), contrast_index, remember)
+        views = (student, self.teacher_bank.to(dtype)), (teacher, self.student_bank.to(dtype))
+        num_rows = len(self.student_bank)
+        if blocks_pay(num_rows, contrast_index.shape[1] - 1) and self._known():
+            candidates = Candidates(contrast_index, num_rows)
+            by_student, by_teacher = (self._by_blocks(which, *view, candidates) for which, view in enumerate(views))
+        else:
+            by_student, by_teacher = (
+                self._at_once(which, *view, contrast_index, remember) for which, view in enumerate(views)
+            )
         if remember:
             self._move(index, student, teacher)
         return by_student + by_teacher
@@ -161,8 +168,19 @@ class CRDLoss(nn.Module):
         drawn = self.negatives.draw(index, self.num_negatives, target)
         return torch.cat([index.unsqueeze(1), drawn], 1)
 
-    def _view(self, view: int, embedding: Tensor, bank: Tensor, contrast_index: Tensor, remember: bool) -> Tensor:
-        with torch.no_grad():
+    def _known(self) -> bool:
+        """Whether Z is set, where one may look: an accelerator would wait, and a compiled graph be split."""
+        normalizer = self.normalizer
+        return normalizer.device.type == "cpu" and not torch.compiler.is_compiling() and bool((normalizer > 0).all())
+
+    def _by_blocks(self, view: int, embedding: Tensor, bank: Tensor, candidates: Candidates) -> Tensor:
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            log_normalizer = self.normalizer[view].log()
+            value, gradient = candidates.contrast(embedding, bank, log_normalizer, self.temperature, self.eps)
+        return with_gradient(embedding, value, gradient)
+
+    def _at_once(self, view: int, embedding: Tensor, bank: Tensor, contrast_index: Tensor, remember: bool) -> Tensor:
+        with torch.no_grad(), torch.autocast(embedding.device.type, enabled=False):
             scores = similarities(embedding, bank, contrast_index).div_(self.temperature)
             scores -= self._log_normalizer(view, scores, remember)
             noise = (contrast_index.shape[1] - 1) / len(bank)
@@ -173,8 +191,7 @@ class CRDLoss(nn.Module):
     def _log_normalizer(self, view: int, scores: Tensor, remember: bool) -> Tensor:
         """Return log Z of a view; where it is not set, that of these scores, which training keeps."""
         known = self.normalizer[view]
-        # A look at the value would make an accelerator wait, and split a compiled graph; there the choice is a tensor.
-        if known.device.type == "cpu" and not torch.compiler.is_compiling() and known > 0:
+        if self._known():
             return known.log()
         rows = gather(scores.logsumexp(1)) if remember else scores.logsumexp(1)
         assert self.num_samples is not None
