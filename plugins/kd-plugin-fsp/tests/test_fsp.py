@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from kd_plugin_fsp.flow import by_positions, few_positions, squared_difference
 from kd_plugin_fsp.loss import FSPLoss
 from torch import Tensor, nn
 
@@ -47,8 +48,10 @@ def batch_of(size: int) -> dict[str, Tensor]:
     return {"input": torch.randn(size, 1, 8, 8), "target": torch.arange(size) % 3}
 
 
-# Channels of both maps and their positions; of the second kind the C1 x C2 matrices are never made.
-SHAPES = [(3, 5, (4, 4)), (24, 16, (3,)), (40, 30, (2, 2, 1))]
+# Channels of both maps and their positions; of the last the C1 x C2 matrices of 3 samples are never made.
+SHAPES = [(3, 5, (4, 4)), (24, 16, (3,)), (160, 140, (2, 1, 1))]
+# Channels and positions on both sides of each boundary: 5 n (C1 + C2) against 3 C1 C2, and the numbers of 3 C1 C2.
+BOUNDARY = [((160, 160), 48, True), ((160, 160), 49, False), ((150, 146), 2, True), ((150, 145), 2, False)]
 
 
 def maps(first: int, second: int, spatial: tuple[int, ...], dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -66,6 +69,78 @@ def test_value_and_gradient_are_the_textbooks(shape: tuple[int, int, tuple[int, 
     torch.testing.assert_close(gradients(loss, made), gradients(expected, made))
 
 
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("channels", [(1, 1), (2, 7), (40, 3)])
+@pytest.mark.parametrize("positions", [1, 2, 9, 41])
+def test_the_form_of_few_positions_is_the_textbooks_at_every_size(
+    batch: int, channels: tuple[int, int], positions: int
+) -> None:
+    made = [each[:1].expand(batch, -1, -1) for each in maps(*channels, (positions,))]
+    made = [each.detach() * torch.linspace(1, 2, batch, dtype=each.dtype)[:, None, None] for each in made]
+    first, second = (each.requires_grad_() for each in made[:2])
+    expected = fsp(*made) * batch
+    wanted = gradients(expected, made)
+    found = torch.full_like(first, torch.nan), torch.full_like(second, torch.nan)
+    with torch.no_grad():
+        value = by_positions((first, second), (made[2], made[3]), found)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(("channels", "positions", "few"), BOUNDARY, ids=lambda value: str(value).replace(" ", ""))
+def test_the_boundary_of_few_positions(channels: tuple[int, int], positions: int, few: bool) -> None:
+    made = maps(*channels, (positions,))
+    student, teacher = (made[0], made[1]), (made[2], made[3])
+    assert few_positions(student, teacher) == few
+    loss, expected = squared_difference(student, teacher), fsp(*made) * len(made[0])
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradients(loss, made), gradients(expected, made), rtol=1e-10, atol=1e-12)
+
+
+def test_student_and_teacher_of_different_sizes() -> None:
+    student, teacher = maps(160, 140, (3,))[:2], maps(160, 140, (5,))[2:]
+    assert not few_positions((student[0], student[1]), (teacher[0], teacher[1]))
+    loss, expected = FSPLoss()(*student, *teacher), fsp(*student, *teacher)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradients(loss, student), gradients(expected, student))
+
+
+def test_blocks_of_samples_give_what_the_samples_do() -> None:
+    generator = torch.Generator().manual_seed(4)
+    made = [torch.randn(20, 512, 49, generator=generator) for _ in range(4)]
+    for each in made[:2]:
+        each.requires_grad_()
+    loss = FSPLoss()(*made)
+    one = torch.stack([FSPLoss()(*(each[i : i + 1] for each in made)) for i in range(20)]).mean()
+    torch.testing.assert_close(loss, one)
+    torch.testing.assert_close(gradients(loss, made), gradients(one, made))
+
+
+@pytest.mark.parametrize("learns", [0, 1])
+def test_one_map_may_be_constant(learns: int) -> None:
+    made = [each.detach() for each in maps(160, 140, (3,))]
+    made[learns].requires_grad_()
+    torch.testing.assert_close(
+        *(torch.autograd.grad(form(*made), made[learns])[0] for form in (FSPLoss(), fsp)),
+    )
+
+
+def test_there_is_no_second_derivative_in_silence() -> None:
+    made = maps(160, 140, (3,))
+    found = torch.autograd.grad(FSPLoss()(*made), made[1], create_graph=True)[0]
+    with pytest.raises(RuntimeError, match="makes its gradient in closed form"):
+        found.sum().backward()
+
+
+def test_autocast_changes_nothing_with_few_positions() -> None:
+    made = maps(*SHAPES[2], dtype=torch.float32)
+    expected = FSPLoss()(*made)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = FSPLoss()(*made)
+    torch.testing.assert_close(loss, expected, rtol=0, atol=0)
+    torch.testing.assert_close(gradients(loss, made), gradients(expected, made), rtol=0, atol=0)
+
+
 def test_golden() -> None:
     names = ["student_first", "student_second", "teacher_first", "teacher_second"]
     made = [torch.tensor(RAW[name], dtype=torch.float64) for name in names]
@@ -78,7 +153,7 @@ def test_golden() -> None:
 
 
 @pytest.mark.parametrize("norm", ["frobenius", "columns"])
-@pytest.mark.parametrize("shape", SHAPES[:2])
+@pytest.mark.parametrize("shape", [*SHAPES[:2], (256, 256, (1,))])
 def test_gradcheck(shape: tuple[int, int, tuple[int, ...]], norm: str) -> None:
     made = [each[:1].detach() for each in maps(*shape)]
     assert torch.autograd.gradcheck(

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from kd_plugin_ickd import correlation
+from kd_plugin_ickd.correlation import WORTHWHILE, by_channels, few_positions, squared_difference
 from kd_plugin_ickd.embed import ICKDEmbed
 from kd_plugin_ickd.loss import ICKDLoss
+from kd_plugin_ickd.positions import by_positions
 from torch import Tensor, nn
 
 from kdcore import build_objective, create
 from kdcore.contracts import Facts, TensorFacts
 from kdcore.errors import ConfigError
 
-from .textbook import ickd
+from .textbook import correlations, ickd
 
 GOLDEN = {
     key: torch.tensor(value, dtype=torch.float64)
@@ -51,8 +52,8 @@ def batch_of(size: int) -> dict[str, Tensor]:
     return {"input": torch.randn(size, 1, 8, 8), "target": torch.arange(size) % 3}
 
 
-# Many positions and few; of the second kind the C x C correlations are never made.
-SHAPES = [(6, 5, 5), (12, 3), (20, 1, 2, 2)]
+# Many positions and few; in a batch of 4 the C x C correlations of the last two are never made.
+SHAPES = [(6, 5, 5), (12, 3), (128, 3), (130, 1, 2, 2)]
 
 
 def features(shape: tuple[int, ...], dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -78,10 +79,82 @@ def test_golden() -> None:
     torch.testing.assert_close(gradient(loss, student), GOLDEN["grad"])
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("channels", [1, 2, 7, 40])
+@pytest.mark.parametrize("positions", [1, 2, 9, 41])
+def test_both_forms_are_the_textbooks_at_every_size(batch: int, channels: int, positions: int) -> None:
+    student, teacher = (side[0].detach() for side in features((batch, channels, positions)))
+    student.requires_grad_()
+    expected = (correlations(student) - correlations(teacher)).square().sum()
+    wanted = gradient(expected, student)
+    for form in (by_channels, by_positions):
+        found = torch.full_like(student, torch.nan)
+        with torch.no_grad():
+            value = form(student, teacher, found)
+        torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-12)
+
+
+# On both sides of each boundary: 4 n against C, and the numbers of B C^2.
+@pytest.mark.parametrize(
+    ("shape", "few"),
+    [((4, 128, 32), True), ((4, 128, 33), False), ((4, 127, 31), False), ((1, 256, 4), True), ((1, 255, 4), False)],
+)
+def test_the_boundary_of_few_positions(shape: tuple[int, ...], few: bool) -> None:
+    generator = torch.Generator().manual_seed(3)
+    student, teacher = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    student.requires_grad_()
+    assert few_positions(student, teacher) == few
+    loss, expected = (
+        squared_difference(student, teacher),
+        (correlations(student) - correlations(teacher)).square().sum(),
+    )
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(gradient(loss, student), gradient(expected, student), rtol=1e-9, atol=1e-12)
+
+
+def test_maps_of_different_sizes_are_compared_by_channels() -> None:
+    student, teacher = features((128, 3))[0], features((128, 5))[1]
+    assert student.numel() // student.shape[2] * student.shape[1] == WORTHWHILE
+    assert not few_positions(student, teacher)
+    loss, expected = ICKDLoss()(student, teacher), ickd(student, teacher)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient(loss, student), gradient(expected, student), atol=1e-12, rtol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(512, 49), (64, 784)])
+def test_blocks_of_samples_give_what_the_samples_do(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(4)
+    student, teacher = (torch.randn(20, *shape, generator=generator) for _ in range(2))
+    student.requires_grad_()
+    loss = ICKDLoss()(student, teacher)
+    each = torch.stack([ICKDLoss()(student[i : i + 1], teacher[i : i + 1]) for i in range(20)]).mean()
+    torch.testing.assert_close(loss, each)
+    torch.testing.assert_close(gradient(loss, student), gradient(each, student))
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 5, 5), (2, 12, 3), (1, 256, 1)])
 def test_gradcheck(shape: tuple[int, ...]) -> None:
-    student, teacher = (side[:2].detach() for side in features(shape))
+    student, teacher = (side[: shape[0]].detach() for side in features(shape[1:]))
     assert torch.autograd.gradcheck(lambda student: ICKDLoss()(student, teacher), (student.requires_grad_(),))
+
+
+@pytest.mark.parametrize("shape", SHAPES[1:3])
+def test_there_is_no_second_derivative_in_silence(shape: tuple[int, ...]) -> None:
+    student, teacher = features(shape)
+    (found,) = torch.autograd.grad(ICKDLoss()(student, teacher), student, create_graph=True)
+    with pytest.raises(RuntimeError, match="makes its gradient in closed form"):
+        found.sum().backward()
+
+
+@pytest.mark.parametrize("shape", SHAPES[1:3])
+def test_autocast_changes_nothing(shape: tuple[int, ...]) -> None:
+    student, teacher = features(shape, dtype=torch.float32)
+    expected = ICKDLoss()(student, teacher)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = ICKDLoss()(student, teacher)
+    torch.testing.assert_close(loss, expected, rtol=0, atol=0)
+    torch.testing.assert_close(gradient(loss, student), gradient(expected, student), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -113,7 +186,7 @@ def test_a_dead_channel_costs_what_its_row_of_zeros_does(shape: tuple[int, ...])
     student[:, 0] = 0
     gram = torch.bmm(student.flatten(2), student.flatten(2).mT)
     rows = torch.nn.functional.normalize(gram, dim=2)
-    expected = (rows - correlation._correlations(teacher.flatten(2))).square().sum() / (4 * shape[0])
+    expected = (rows - correlations(teacher)).square().sum() / (4 * shape[0])
     torch.testing.assert_close(ICKDLoss()(student, teacher), expected)
 
 

@@ -58,6 +58,65 @@ def test_positions_are_compared_across_any_channels(channels: int) -> None:
     agree(AffinityLoss()(student, teacher), textbook.by_position(student, teacher), student)
 
 
+# Channels on both sides of the number of positions, which decides between the forms.
+@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("positions", [2, 9, 40])
+@pytest.mark.parametrize("more", [-1, 0, 1, 30])
+@pytest.mark.parametrize("teacher_more", [0, 3, -1])
+def test_positions_follow_the_textbook_at_every_size(batch: int, positions: int, more: int, teacher_more: int) -> None:
+    channels = positions + more
+    student, teacher = maps(batch, channels, positions, channels=max(1, channels + teacher_more))
+    value, expected = AffinityLoss()(student, teacher), textbook.by_position(student, teacher)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-15)
+    gradient, wanted = (torch.autograd.grad(each, student)[0] for each in (value, expected))
+    torch.testing.assert_close(gradient, wanted, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 6, 4)])
+def test_gradcheck_of_positions(shape: tuple[int, ...]) -> None:
+    student, teacher = maps(*shape)
+    assert torch.autograd.gradcheck(lambda student: AffinityLoss()(student, teacher), (student,))
+
+
+@pytest.mark.parametrize("shape", [(20, 512, 49), (20, 64, 784)])
+def test_blocks_of_samples_give_what_the_samples_do(shape: tuple[int, ...]) -> None:
+    student, teacher = maps(*shape, dtype=torch.float32)
+    each = torch.stack([AffinityLoss()(student[i : i + 1], teacher[i : i + 1]) for i in range(20)]).mean()
+    agree(AffinityLoss()(student, teacher), each, student)
+
+
+def test_a_dead_position_has_the_textbooks_gradient() -> None:
+    student, teacher = (each.detach() for each in maps(2, 3, 2, 3))
+    student[:, :, 0, 1], teacher[:, :, 1, 2] = 0, 0
+    student.requires_grad_()
+    agree(AffinityLoss()(student, teacher), textbook.by_position(student, teacher), student)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 6, 4)])
+def test_equal_maps_have_a_distance_and_a_gradient_of_zero(shape: tuple[int, ...]) -> None:
+    student, _ = maps(*shape, dtype=torch.float32)
+    value = AffinityLoss()(student, student)
+    assert value.item() == 0
+    assert not torch.autograd.grad(value, student)[0].any()
+
+
+def test_there_is_no_second_derivative_of_positions_in_silence() -> None:
+    student, teacher = maps(2, 3, 5)
+    (found,) = torch.autograd.grad(AffinityLoss()(student, teacher), student, create_graph=True)
+    with pytest.raises(RuntimeError, match="makes its gradient in closed form"):
+        found.sum().backward()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 6, 4)])
+def test_autocast_changes_nothing_between_positions(shape: tuple[int, ...]) -> None:
+    student, teacher = maps(*shape, dtype=torch.float32)
+    expected = AffinityLoss()(student, teacher)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = AffinityLoss()(student, teacher)
+    torch.testing.assert_close(value, expected, rtol=0, atol=0)
+    agree(value, expected, student)
+
+
 @pytest.mark.parametrize("axis", AXES)
 @pytest.mark.parametrize("shape", [(2, 4, 5, 5), (2, 30, 3, 3)])
 @pytest.mark.parametrize("distance", [1e-1, 1e-3, 1e-4])

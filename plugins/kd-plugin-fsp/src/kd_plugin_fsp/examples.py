@@ -17,8 +17,8 @@ def maps(generator: Generator, batch: int) -> dict[str, Tensor]:
 
 
 def wide(generator: Generator, batch: int) -> dict[str, Tensor]:
-    """Return maps with many channels and few positions."""
-    return {name: torch.randn(batch, 12, 2, generator=generator) for name in NAMES}
+    """Return maps with many channels and few positions, in any batch enough for the form without C1 x C2 numbers."""
+    return {name: torch.randn(batch, 256, 2, generator=generator) for name in NAMES}
 
 
 EXAMPLES = [

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_plugin_fsp.flow import Pair, difference, squared_difference
+from kdcore.precision import without_autocast
 from kdcore.shapes import check_rank, check_same_batch
 
 NORMS = ("frobenius", "columns")
@@ -24,7 +25,8 @@ class FSPLoss(nn.Module):
     lambda_i are those of terms or pairs. Where the two maps of a model differ in size, the larger is max-pooled to
     the smaller.
 
-    The teacher gets no gradient. float16 and bfloat16 are computed in float32.
+    The teacher gets no gradient. float16 and bfloat16 are computed in float32. With `frobenius` and few positions the
+    gradient is made with the value, and first order: to differentiate it again is an error.
 
     Arguments:
         norm: `frobenius`, or `columns` as torchdistill.
@@ -36,6 +38,7 @@ class FSPLoss(nn.Module):
             raise ValueError(f"norm is {norm!r}; it must be one of {', '.join(NORMS)}")
         self.norm = norm
 
+    @without_autocast
     def forward(
         self, student_first: Tensor, student_second: Tensor, teacher_first: Tensor, teacher_second: Tensor
     ) -> Tensor:

@@ -15,8 +15,8 @@ def maps(generator: Generator, batch: int) -> dict[str, Tensor]:
 
 
 def wide(generator: Generator, batch: int) -> dict[str, Tensor]:
-    """Return maps with many channels and few positions."""
-    return {name: torch.randn(batch, 12, 2, generator=generator) for name in ("student", "teacher")}
+    """Return maps with many channels and few positions, in any batch enough for the form without C x C numbers."""
+    return {name: torch.randn(batch, 256, 2, generator=generator) for name in ("student", "teacher")}
 
 
 BATCH_NORM = {

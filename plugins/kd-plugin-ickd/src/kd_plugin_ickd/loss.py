@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin_ickd.correlation import squared_difference
+from kdcore.precision import without_autocast
 from kdcore.shapes import check_rank, check_same_batch
 
 
@@ -19,7 +20,8 @@ class ICKDLoss(nn.Module):
     2021, equations 2 to 4, with rows normalised as in the authors' code. A channel of zeros has a
     correlation of zero.
 
-    The teacher gets no gradient. float16 and bfloat16 are computed in float32.
+    The teacher gets no gradient. The student's is made with the value, and first order: to differentiate it again is
+    an error. float16 and bfloat16 are computed in float32.
 
     Arguments:
         batch_exponent: 1 for the mean over samples; 2, as torchdistill, divides by the batch size once
@@ -32,6 +34,7 @@ class ICKDLoss(nn.Module):
             raise ValueError(f"batch_exponent is {batch_exponent}; it must be 1 or 2")
         self.batch_exponent = batch_exponent
 
+    @without_autocast
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare feature maps (B, C, *spatial) of 1 to 3 spatial dimensions, whose sizes may differ.
 

@@ -1,23 +1,14 @@
-"""How alike the positions of a feature map are.
-
-Textbook code makes matrices of positions x positions. With unit vectors as the columns of S (C, n) and T (C', n),
-P = S + T and M = S - T (the narrower one filled with zeros),
-
-    S'S - T'T = (P'M + M'P) / 2
-    ||S'S - T'T||^2 = (<PP', MM'> + tr((MP')^2)) / 2
-
-whose matrices are channels x channels. Every term contains M, so nothing is lost where both are nearly equal, unlike in
-||S'S||^2 + ||T'T||^2 - 2 ||ST'||^2. For a single channel, C = 1, both terms are products of two norms.
-"""
+"""Distances of affinities: how alike the positions of a feature map are."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kd_plugin_kta.position import sum_by_position
+from kdcore.precision import without_autocast
 from kdcore.reduction import check_reduction
 from kdcore.shapes import check_rank, check_same_batch, check_same_shape
 
@@ -35,7 +26,8 @@ class AffinityLoss(nn.Module):
     divide by n; a map's resolution would decide on the weight. `channel` is the form of torchdistill. A vector of
     zeros stays zero.
 
-    The teacher gets no gradient. float16 and bfloat16 are computed in float32.
+    The teacher gets no gradient. float16 and bfloat16 are computed in float32. With `position` the gradient is made
+    with the value, and first order.
 
     Arguments:
         axis: `position` or `channel`.
@@ -54,26 +46,28 @@ class AffinityLoss(nn.Module):
         self.reduction = reduction
         self.eps = eps
 
+    @without_autocast
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare feature maps (B, C, *spatial) of one spatial size; with `position`, C may differ.
 
         Raises ValueError where shapes do not fit.
         """
         self._check(student, teacher)
-        dim = 1 if self.axis == "position" else 2
-        s, t = (self._unit(each, dim) for each in (student, teacher.detach()))
-        distance = by_position(s, t) if self.axis == "position" else by_channel(s, t)
-        losses = distance / s.shape[2]
-        return losses.mean() if self.reduction == "mean" else losses.sum()
+        dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
+        own, theirs = (each.flatten(2).to(dtype) for each in (student, teacher.detach()))
+        if self.axis == "position":
+            total = sum_by_position(own, theirs, self.eps)
+        else:
+            total = by_channel(self._unit(own), self._unit(theirs)).sum()
+        return total / (own.shape[2] * (len(own) if self.reduction == "mean" else 1))
 
     def extra_repr(self) -> str:
         """Say what was configured."""
         return f"axis={self.axis!r}, reduction={self.reduction!r}, eps={self.eps}"
 
-    def _unit(self, features: Tensor, dim: int) -> Tensor:
-        flat = features.flatten(2).to(torch.promote_types(features.dtype, torch.float32))
-        length = torch.linalg.vector_norm(flat, dim=dim, keepdim=True)
-        return flat / torch.where(length > self.eps, length, 1)
+    def _unit(self, rows: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(rows, dim=2, keepdim=True)
+        return rows / torch.where(length > self.eps, length, 1)
 
     def _check(self, student: Tensor, teacher: Tensor) -> None:
         check_rank(3, 5, student=student, teacher=teacher)
@@ -85,22 +79,6 @@ class AffinityLoss(nn.Module):
                 f"student has shape {tuple(student.shape)} but teacher has {tuple(teacher.shape)}; their spatial sizes "
                 "must be equal: choose layers of one resolution, or put a resize adapter before one of them"
             )
-
-
-def by_position(s: Tensor, t: Tensor) -> Tensor:
-    """Return ||S'S - T'T||_F of each sample, for S (B, C, n) and T (B, C', n)."""
-    channels = max(s.shape[1], t.shape[1])
-    if s.shape[1] != t.shape[1]:  # padding by nothing would copy
-        s, t = (F.pad(each, (0, 0, 0, channels - each.shape[1])) for each in (s, t))
-    plus, minus = s + t, s - t
-    if channels > s.shape[2]:
-        product = plus.mT @ minus
-        norms: Tensor = torch.linalg.vector_norm((product + product.mT).flatten(1), dim=1)
-        return norms / 2
-    cross = minus @ plus.mT
-    squares = ((plus @ plus.mT) * (minus @ minus.mT)).sum((1, 2)) + (cross * cross.mT).sum((1, 2))
-    # Rounding may leave less than 0 where the true value is 0; there the gradient is 0, as a norm's is.
-    return (squares / 2).clamp_min(torch.finfo(s.dtype).tiny).sqrt()
 
 
 def by_channel(s: Tensor, t: Tensor) -> Tensor:

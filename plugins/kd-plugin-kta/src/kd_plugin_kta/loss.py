@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.gradient import with_gradient
+from kdcore.precision import without_autocast
 from kdcore.reduction import check_reduction
 from kdcore.shapes import check_rank, check_same_shape
 
@@ -44,6 +45,7 @@ class KTALoss(nn.Module):
         self.reduction = reduction
         self.eps = eps
 
+    @without_autocast
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare features (B, ...) of one shape. Raises ValueError where shapes differ."""
         check_rank(2, student=student, teacher=teacher)
@@ -61,7 +63,7 @@ class KTALoss(nn.Module):
     def _absolute(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the loss for p = 1 and q = 2, with its gradient: sign(d) without its part along the student."""
         own = self._flat(student)
-        with torch.no_grad(), torch.autocast(own.device.type, enabled=False):
+        with torch.no_grad():
             length = self._length(own)
             counts = length > self.eps
             expected = self._flat(teacher)
