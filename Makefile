@@ -23,7 +23,7 @@ help:
 	@echo "make test-deepspeed  install DeepSpeed into .venv and run the tests that need it"
 	@echo "make lint            ruff and mypy"
 	@echo "make docs            the documentation, into site/"
-	@echo "make generate        rewrite the generated files: docs/reference/, docs/methods.md, kdcore/catalogue.json"
+	@echo "make generate        rewrite what is generated: docs/reference/, docs/methods.md, kdcore/catalogue.json, quoted figures"
 	@echo "make methods-table   measure what each method does on digits: docs/methods.json"
 	@echo "make wheels          every package, into dist/"
 	@echo "make check-wheels    install those wheels apart from the checkout and run the example"
@@ -74,11 +74,14 @@ generate: $(STAMP)
 	$(BIN)/python scripts/catalogue.py
 	$(BIN)/python scripts/docs_reference.py
 	$(BIN)/python scripts/docs_methods.py
+	$(BIN)/python scripts/figures.py
 
-# Only what is missing or has changed is run. For some methods alone: scripts/methods_table.py --methods kd,at
+# Only what is missing or has changed is run, and after an interruption what is left. For some methods alone:
+# scripts/methods_table.py --methods kd,at; for a list of what would be run: --check
 methods-table: $(STAMP)
 	$(BIN)/python scripts/methods_table.py --jobs $(WORKERS)
 	$(BIN)/python scripts/docs_methods.py
+	$(BIN)/python scripts/figures.py
 
 wheels: $(STAMP)
 	rm -rf dist

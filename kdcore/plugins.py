@@ -220,7 +220,7 @@ class Registry:
         repair = suggestion(bare, self.names(kind), noun=f"{kind.title} names")
         if elsewhere:
             repair = f"{bare!r} is a {elsewhere[0].title}; {repair}"
-        package = _catalogue().get(kind, {}).get(bare)
+        package = catalogue().get(kind, {}).get(bare)
         if package:
             repair = f"pip install {package}"
         elif not nearest(bare, self.names(kind)):
@@ -295,7 +295,7 @@ def _clash(offers: list[Registered]) -> PluginError:
     )
 
 
-def _catalogue() -> dict[str, dict[str, str]]:
+def catalogue() -> dict[str, dict[str, str]]:
     """Return which package offers which name, for the packages that are released with the core."""
     return json.loads((Path(__file__).parent / "catalogue.json").read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 

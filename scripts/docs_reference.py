@@ -38,6 +38,10 @@ SECTIONS = {
     "metric": "A metric",
     "best": "`best:`",
     "early_stop": "`early_stop:`",
+    "search": "`search:`",
+    "search_parameter": "A parameter of `space:`",
+    "search_stop_early": "`stop_early:` of a search",
+    "search_final": "`final:` of a search",
     "component": "A component: `wrapper:`, `balancer:`, `output:`",
     "argument": "An input of a model",
 }
@@ -49,6 +53,9 @@ PLAIN = {
     "name": "name",
     "params": "mapping",
     "wrapper": "component or list",
+    "search_choices": "list of values",
+    "search_test": "value, list of values or {low, high}",
+    "search_when": "paths of the space to values",
 }
 
 
@@ -88,14 +95,18 @@ def config_page(schema: Mapping[str, Any]) -> str:
 
 def _definition(definition: Mapping[str, Any]) -> Iterator[str]:
     options = definition.get("anyOf", [definition])
-    mapping = next((option for option in options if "properties" in option), None)
-    short = [option for option in options if option is not mapping]
-    if short and mapping is not None:
-        found = " or ".join(words(option) for option in short).replace("string", "a string")
-        yield f"Either {found}, or a mapping:"
-        yield ""
-    if mapping is not None:
-        yield from table(mapping)
+    mappings = [option for option in options if "properties" in option]
+    short = [option for option in options if option not in mappings]
+    if len(mappings) > 1:  # its description says which there are; a key is required where all of them ask for it
+        everywhere = set.intersection(*(set(option.get("required", ())) for option in mappings))
+        properties = {name: each for option in mappings for name, each in option["properties"].items()}
+        yield from table({"properties": properties, "required": everywhere})
+    elif mappings:
+        if short:
+            found = " or ".join(words(option) for option in short).replace("string", "a string")
+            yield f"Either {found}, or a mapping:"
+            yield ""
+        yield from table(mappings[0])
 
 
 def table(schema: Mapping[str, Any]) -> Iterator[str]:

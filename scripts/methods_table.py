@@ -2,28 +2,30 @@
 
 python scripts/methods_table.py --methods kd,at --seeds 5 --jobs 2
 
-What is there already is not run again, unless the example or a version has changed since. `make generate` then writes
-docs/methods.md from it.
+What is there already is not run again, unless the example, the code of a package that it uses or a version has
+changed since: fingerprints.py says how that is known, and --check which rows it concerns. Each run is saved when it
+ends, so the same command continues a table that was interrupted, and a row keeps its old figures until its first new
+one is there.
+`make generate` then writes docs/methods.md, and the figures in other pages, from it.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from fingerprints import fingerprint
 
-from kdcore import Paper, __version__, load_config
+from kdcore import Paper, load_config
 from kdcore.component import Kind
 from kdcore.plugins import Registered, Registry
 
@@ -34,6 +36,8 @@ FILE = ROOT / "docs" / "methods.json"
 # The model that is judged, and the stage in which it learns from labels alone.
 STUDENT = "student"
 ALONE = "alone"
+# The model that teaches it, and the stage in which it learns, where there is one.
+TEACHER = "teacher"
 # Its row `alone` stands beside examples that have none of their own.
 BASELINE = "kd"
 
@@ -76,6 +80,15 @@ RECIPES = {
             "https://arxiv.org/abs/2007.15818",
         ),
     ),
+    "self_distillation": Recipe(
+        "Self-distillation in groups: features, logits, labels",
+        "`self_kd` of features and of logits and `cross_entropy`, for each exit behind a layer of the student",
+        Paper(
+            "Be Your Own Teacher: Improve the Performance of Convolutional Neural Networks via Self Distillation",
+            2019,
+            "https://arxiv.org/abs/1905.08094",
+        ),
+    ),
     "mutual": Recipe(
         "Deep mutual learning",
         "two trained models and a `kd` each way",
@@ -107,10 +120,15 @@ WITHOUT: dict[str, str] = {
 
 
 def published(registry: Registry, *kinds: Kind) -> list[Registered]:
-    """Return the components with a paper that the packages of this repository offer."""
+    """Return what the packages of this repository offer that has a paper or, if a loss, an example."""
     own = {file.parent.name for file in (ROOT / "plugins").glob("*/pyproject.toml")}
-    found = [each for kind in kinds for each in registry.all(kind)]
-    return [each for each in found if each.component.paper is not None and each.provenance.distribution in own]
+    found = [each for kind in kinds for each in registry.all(kind) if each.provenance.distribution in own]
+    return [each for each in found if each.component.paper is not None or shown(each)]
+
+
+def shown(registered: Registered) -> bool:
+    """Say whether an example stands for a component, as one does for a loss of no paper."""
+    return registered.kind is Kind.LOSS and example_of(registered.name).is_file()
 
 
 def example_of(method: str) -> Path:
@@ -128,24 +146,6 @@ def methods(registry: Registry) -> dict[str, Path]:
     return {name: example_of(name) for name in whole if example_of(name).is_file()}
 
 
-def digest_of(file: Path) -> str:
-    """Return a digest of what an example says, comments and description left out."""
-    content = {**yaml.safe_load(file.read_text(encoding="utf-8")), "description": None}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def fingerprint(file: Path) -> dict[str, Any]:
-    """Return what the accuracies of an example depend on, as far as it is written down."""
-    import torch
-
-    config = load_config(file)
-    losses = [term.loss for stage in config.stages for term in stage.terms]
-    origins = [each.registered.provenance for each in (*losses, *(each.part for each in config.adapters.values()))]
-    plugins = dict(sorted((each.distribution, each.version) for each in set(origins)))
-    versions = {"kdcore": __version__, "torch": torch.__version__.partition("+")[0], **plugins}
-    return {"example": file.name, "digest": digest_of(file), "versions": versions}
-
-
 def student_epochs(file: Path) -> int:
     """Return for how many epochs an example trains its student with the method."""
     stages = load_config(file).stages
@@ -153,7 +153,7 @@ def student_epochs(file: Path) -> int:
 
 
 def measure(file: Path, seed: int) -> dict[str, float]:
-    """Run an example and return its student's test accuracy, and that of the student alone if it has one."""
+    """Run an example; returns the test accuracy of its student, and of the teacher and the student alone if trained."""
     from kdcore import run
 
     with tempfile.TemporaryDirectory() as folder:
@@ -161,8 +161,11 @@ def measure(file: Path, seed: int) -> dict[str, float]:
         finished = run(load_config(file, overrides=chosen), quiet=True)
         rows = json.loads((finished / "results.json").read_text(encoding="utf-8"))["rows"]
     judged = {row["stage"]: row["metrics"]["accuracy"] for row in rows if row["model"] == STUDENT}
-    alone = {ALONE: judged.pop(ALONE)} if ALONE in judged else {}
-    return {**alone, "method": list(judged.values())[-1]}
+    teacher = [row["metrics"]["accuracy"] for row in rows if row["model"] == row["stage"] == TEACHER]
+    others = {TEACHER: teacher[-1]} if teacher else {}
+    if ALONE in judged:
+        others[ALONE] = judged.pop(ALONE)
+    return {**others, "method": list(judged.values())[-1]}
 
 
 def use_one_thread() -> None:
@@ -184,37 +187,71 @@ def write(measured: Mapping[str, Any], file: Path = FILE) -> None:
     beside.replace(file)
 
 
-def outdated(measured: dict[str, Any], chosen: Mapping[str, Path], again: bool) -> None:
-    """Describe each chosen method anew and forget accuracies that belong to another example or version."""
+def current(measured: Mapping[str, Any], chosen: Mapping[str, Path], again: bool) -> dict[str, Any]:
+    """Describe each chosen method as it is, with the accuracies that belong to it still."""
+    described = {}
     for name, file in chosen.items():
         before, now = measured.get(name, {}), fingerprint(file)
         same = not again and all(before.get(key) == value for key, value in now.items())
         if before and not same:
-            print(f"{name}: measured again, for it is not what it was", flush=True)
-        seeds = before["seeds"] if before and same else {}
-        measured[name] = {**now, "epochs": student_epochs(file), "seeds": seeds}
+            print(f"{name}: {'; '.join(changes(before, now)) or 'asked for'}, to be measured again", flush=True)
+        described[name] = {**now, "epochs": student_epochs(file), "seeds": dict(before["seeds"]) if same else {}}
+    return described
 
 
-def fill(measured: dict[str, Any], chosen: Mapping[str, Path], seeds: Iterable[int], jobs: int, file: Path) -> int:
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return in words what has changed since a row was measured."""
+    found = [] if before.get("digest") == now["digest"] else [f"{now['example']} has changed"]
+    for what, said in (("sources", "code of {}"), ("versions", "version of {}")):
+        old, new = before.get(what, {}), now[what]
+        different = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+        if different:
+            found.append(said.format(", ".join(different)) + " has changed")
+    return found
+
+
+def missing(described: Mapping[str, Any], seeds: Sequence[int]) -> list[tuple[str, int]]:
+    """Return the runs to do, method by method, so that an interruption leaves few of them half measured."""
+    return [(name, seed) for name, row in described.items() for seed in seeds if str(seed) not in row["seeds"]]
+
+
+def fill(measured: dict[str, Any], described: Mapping[str, Any], seeds: Sequence[int], jobs: int, file: Path) -> int:
     """Run what is missing and save after each run; returns how many runs failed."""
-    missing = [(name, seed) for seed in seeds for name in chosen if str(seed) not in measured[name]["seeds"]]
-    print(f"methods: {len(chosen)}, runs to do: {len(missing)}", flush=True)
+    todo = missing(described, seeds)
+    print(f"methods: {len(described)}, runs to do: {len(todo)}", flush=True)
     started, failed = time.monotonic(), 0
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=use_one_thread) as pool:
-        running = {pool.submit(measure, chosen[name], seed): (name, seed) for name, seed in missing}
-        for count, future in enumerate(as_completed(running), start=1):
-            name, seed = running[future]
-            said = f"[{count}/{len(missing)}, {time.monotonic() - started:.0f} s] {name}, seed {seed}"
-            # One method that fails must not cost the runs of all others; it is told, and the command fails at the end.
-            if (error := future.exception()) is not None:
-                failed += 1
-                print(f"{said} FAILED: {type(error).__name__}: {error}", flush=True)
-                continue
-            result = measured[name]["seeds"][str(seed)] = future.result()
-            measured[name]["seeds"] = dict(sorted(measured[name]["seeds"].items(), key=lambda each: int(each[0])))
-            write(measured, file)
-            print(f"{said}: " + ", ".join(f"{row} {100 * value:.1f} %" for row, value in result.items()), flush=True)
+        running = {
+            pool.submit(measure, EXAMPLES / described[name]["example"], seed): (name, seed) for name, seed in todo
+        }
+        try:
+            for count, future in enumerate(as_completed(running), start=1):
+                name, seed = running[future]
+                said = f"[{count}/{len(todo)}, {time.monotonic() - started:.0f} s] {name}, seed {seed}"
+                # One that fails must not cost the runs of all others; it is told, and the command fails at the end.
+                if (error := future.exception()) is not None:
+                    failed += 1
+                    print(f"{said} FAILED: {type(error).__name__}: {error}", flush=True)
+                    continue
+                result = future.result()
+                keep(measured, name, described[name], seed, result)
+                write(measured, file)
+                print(
+                    f"{said}: " + ", ".join(f"{row} {100 * value:.1f} %" for row, value in result.items()), flush=True
+                )
+        except BaseException:
+            # What is under way is lost, and what waits is not begun: the next call runs both.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
     return failed
+
+
+def keep(measured: dict[str, Any], name: str, row: dict[str, Any], seed: int, result: dict[str, float]) -> None:
+    """Enter a run; a row's first one takes the place of figures that belong to something else."""
+    row["seeds"] = dict(sorted({**row["seeds"], str(seed): result}.items(), key=lambda each: int(each[0])))
+    measured[name] = row
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -223,7 +260,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--methods", help="names with commas between, by default all that have an example")
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 (default 5)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each (default 1)")
-    parser.add_argument("--again", action="store_true", help="forget what is there: code may change without a version")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="measure anew what is there, as after a change of the core; interrupted, it begins anew",
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="run nothing: say what would be run, and fail if that is any"
+    )
     parser.add_argument("--output", type=Path, default=FILE, help="by default docs/methods.json")
     options = parser.parse_args(arguments)
     known = methods(Registry.discover())
@@ -234,8 +278,12 @@ def main(arguments: list[str] | None = None) -> int:
     # The baseline too: examples without a stage `alone` are compared with its.
     chosen = {name: known[name] for name in dict.fromkeys([BASELINE, *names])}
     measured = read(options.output)
-    outdated(measured, chosen, options.again)
-    return 1 if fill(measured, chosen, range(options.seeds), options.jobs, options.output) else 0
+    described = current(measured, chosen, options.again)
+    if options.check:
+        todo = missing(described, range(options.seeds))
+        print(f"runs to do: {len(todo)}, of {', '.join(dict.fromkeys(name for name, _ in todo)) or 'no method'}")
+        return 1 if todo else 0
+    return 1 if fill(measured, described, range(options.seeds), options.jobs, options.output) else 0
 
 
 if __name__ == "__main__":

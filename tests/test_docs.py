@@ -52,6 +52,12 @@ def test_the_generated_pages_are_current() -> None:
         assert (DOCS / "reference" / name).read_text(encoding="utf-8") == text, f"{name} is out of date: make generate"
 
 
+@pytest.mark.parametrize("name", ["config.md", "components.md", "optimizers.md", "schedulers.md"])
+def test_links_within_a_reference_lead_somewhere(name: str) -> None:
+    text = (DOCS / "reference" / name).read_text(encoding="utf-8")
+    assert set(re.findall(r"\]\(#([\w-]+)\)", text)) - set(re.findall(r"\{: #([\w-]+) \}", text)) == set()
+
+
 def test_every_hook_is_documented() -> None:
     text = (DOCS / "plugins.md").read_text(encoding="utf-8")
     manager = pluggy.PluginManager(hookspecs.PROJECT)

@@ -133,10 +133,9 @@ def test_a_student_alone_is_the_one_of_kd(configs: Mapping[str, Config]) -> None
 def test_the_accuracies_belong_to_the_examples_as_they_are(table: ModuleType, registry: Registry) -> None:
     examples, measured = table.methods(registry), table.read()
     assert measured["kd"]["seeds"].keys() >= {"0", "1", "2", "3", "4"}
+    digest_of = script("fingerprints").digest_of
     changed = [
-        name
-        for name in examples.keys() & measured.keys()
-        if measured[name]["digest"] != table.digest_of(examples[name])
+        name for name in examples.keys() & measured.keys() if measured[name]["digest"] != digest_of(examples[name])
     ]
     assert changed == [], "run make methods-table"
 
@@ -150,32 +149,168 @@ def test_differences_are_taken_seed_by_seed() -> None:
     assert list(page.compared([(0.5, 0.5)])) == ["50.0", "50.0", "+0.0", "0 of 1"]
 
 
-def test_what_changed_is_forgotten_and_nothing_else(
+SEEDS = {"0": {"alone": 0.1, "method": 0.2}}
+EVERY = {"kd-plugin-balancers", "kd-plugin-digits", "kd-plugin-outputs", "kd-plugin-torch"}
+
+
+def example(folder: Path, text: str = TINY) -> Path:
+    """Write an example into a folder."""
+    file = folder / "kd.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def measured_as(table: ModuleType, file: Path) -> dict[str, Any]:
+    """Return a table that holds one seed of an example as it is."""
+    (row,) = table.current({}, {"kd": file}, again=False).values()
+    return {"kd": {**row, "seeds": SEEDS}}
+
+
+def test_a_row_names_its_example_and_all_that_is_used(table: ModuleType, tmp_path: Path) -> None:
+    row = measured_as(table, example(tmp_path))["kd"]
+    assert (row["example"], row["epochs"]) == ("kd.yaml", 2)
+    assert row["sources"].keys() == EVERY | {"kd-plugin-kd"}
+    assert row["versions"].keys() == EVERY | {"kd-plugin-kd", "kdcore", "torch"}
+
+
+def test_every_part_of_an_example_counts(table: ModuleType, configs: Mapping[str, Config]) -> None:
+    found = {name: script("fingerprints").components_in(config) for name, config in configs.items()}
+    used = {name: {each.provenance.distribution for each in components} for name, components in found.items()}
+    assert "kd-plugin-wrappers" in used["at"]
+    assert {"kd-plugin-adapters", "kd-plugin-dist"} <= used["dist_plus"]
+    assert {"kd-plugin-sskd", "kd-plugin-digits"} <= used["sskd"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["# A comment.\n" + TINY, TINY + "description: Words.\n"],
+    ids=["comment", "description"],
+)
+def test_words_leave_a_row_as_it_is(
+    table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    measured = measured_as(table, example(tmp_path))
+    assert table.current(measured, {"kd": example(tmp_path, text)}, again=False)["kd"]["seeds"] == SEEDS
+    assert not capsys.readouterr().out
+
+
+def test_what_changed_is_said_and_measured_again(
     table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "kd.yaml"
-    file.write_text(TINY, encoding="utf-8")
-    measured: dict[str, Any] = {}
-    table.outdated(measured, {"kd": file}, again=False)
-    assert measured["kd"]["epochs"] == 2
-    assert measured["kd"]["versions"].keys() == {"kdcore", "torch", "kd-plugin-kd", "kd-plugin-torch"}
-    measured["kd"]["seeds"] = seeds = {"0": {"alone": 0.1, "method": 0.2}}
+    file = example(tmp_path)
+    measured = measured_as(table, file)
+    changed = {
+        "code of kd-plugin-kd has changed": {"sources": {**measured["kd"]["sources"], "kd-plugin-kd": "0"}},
+        "version of kdcore has changed": {"versions": {**measured["kd"]["versions"], "kdcore": "0.0.1"}},
+        "kd.yaml has changed": {"digest": "0"},
+    }
+    for said, difference in changed.items():
+        before = {"kd": {**measured["kd"], **difference}}
+        assert table.current(before, {"kd": file}, again=False)["kd"]["seeds"] == {}
+        assert capsys.readouterr().out == f"kd: {said}, to be measured again\n"
+        assert before["kd"]["seeds"] == SEEDS, "what was measured stays until something newer is there"
+    without = {key: value for key, value in measured["kd"].items() if key != "sources"}
+    assert table.current({"kd": without}, {"kd": file}, again=False)["kd"]["seeds"] == {}
+    assert "kd-plugin-kd" in capsys.readouterr().out
+    assert table.current(measured, {"kd": file}, again=True)["kd"]["seeds"] == {}
+    assert capsys.readouterr().out == "kd: asked for, to be measured again\n"
 
-    file.write_text("# A comment.\n" + TINY + "description: Words.\n", encoding="utf-8")
-    table.outdated(measured, {"kd": file}, again=False)
-    assert measured["kd"]["seeds"] == seeds
-    assert not capsys.readouterr().out
-    measured["kd"]["versions"]["kdcore"] = "0.0.1"
-    table.outdated(measured, {"kd": file}, again=False)
-    assert measured["kd"]["seeds"] == {}
-    measured["kd"]["seeds"] = seeds
-    file.write_text(TINY.replace("epochs: 2", "epochs: 3"), encoding="utf-8")
-    table.outdated(measured, {"kd": file}, again=False)
-    assert (measured["kd"]["seeds"], measured["kd"]["epochs"]) == ({}, 3)
-    assert capsys.readouterr().out == "kd: measured again, for it is not what it was\n" * 2
-    measured["kd"]["seeds"] = seeds
-    table.outdated(measured, {"kd": file}, again=True)
-    assert measured["kd"]["seeds"] == {}
+
+LOSS = '''
+"""A loss."""
+def cost(x):
+    """Say so."""
+    return x + 1
+'''
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "same"),
+    [
+        ("loss.py", LOSS + "# A comment.\n", True),
+        ("loss.py", LOSS.replace("Say so", "Other words"), True),
+        ("loss.py", LOSS.replace("x + 1", "x + 2"), False),
+        ("examples.py", "EXAMPLES = []", True),
+        ("new.py", "", False),
+        ("schema.json", '{"properties": {"p": {"default": 1, "description": "new"}}}', True),
+        ("schema.json", '{"properties": {"p": {"default": 2, "description": "old"}}}', False),
+        ("schema.json", '{"properties": {"description": {"default": 1}}}', False),
+        ("py.typed", "anything", True),
+    ],
+)
+def test_the_digest_of_a_package_is_that_of_what_runs(tmp_path: Path, name: str, text: str, same: bool) -> None:
+    digest_of_package = script("fingerprints").digest_of_package
+    (tmp_path / "loss.py").write_text(LOSS, encoding="utf-8")
+    (tmp_path / "schema.json").write_text(
+        '{"properties": {"p": {"default": 1, "description": "old"}}}', encoding="utf-8"
+    )
+    before = digest_of_package(tmp_path)
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    assert (digest_of_package(tmp_path) == before) is same
+
+
+def test_an_interrupted_table_goes_on_and_keeps_the_rows_it_did_not_reach(table: ModuleType) -> None:
+    old = {"seeds": {"0": {"method": 0.1}, "1": {"method": 0.2}}, "digest": "old"}
+    measured = {"kd": dict(old), "at": dict(old)}
+    described = {"kd": {"seeds": {}, "digest": "new"}, "at": {"seeds": {}, "digest": "new"}}
+    todo = table.missing(described, range(2))
+    assert todo == [("kd", 0), ("kd", 1), ("at", 0), ("at", 1)]
+    table.keep(measured, "kd", described["kd"], 1, {"method": 0.4})
+    assert measured["at"] == old
+    assert measured["kd"] == {"seeds": {"1": {"method": 0.4}}, "digest": "new"}
+    assert table.missing(described, range(2)) == [("kd", 0), ("at", 0), ("at", 1)]
+    table.keep(measured, "kd", described["kd"], 0, {"method": 0.3})
+    assert list(measured["kd"]["seeds"]) == ["0", "1"]
+
+
+def test_a_check_runs_nothing(table: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "methods.json"
+    assert table.main(["--check", "--methods", "at", "--seeds", "2", "--output", str(file)]) == 1
+    assert capsys.readouterr().out == "runs to do: 4, of kd, at\n"
+    assert not file.exists()
+    row = table.current({}, table.methods(Registry.discover()), again=False)["kd"]
+    table.write({"kd": {**row, "seeds": SEEDS}}, file)
+    assert table.main(["--check", "--methods", "kd", "--seeds", "1", "--output", str(file)]) == 0
+    assert capsys.readouterr().out == "runs to do: 0, of no method\n"
+
+
+def test_the_figures_that_pages_quote_are_those_of_the_table(table: ModuleType) -> None:
+    figures = script("figures")
+    measured = table.read()
+    quoted = set()
+    for page in figures.pages():
+        text = page.read_text(encoding="utf-8")
+        assert figures.filled(text, measured) == text, f"{page.relative_to(ROOT)} is out of date: make generate"
+        quoted |= {name for _, name, _, _ in figures.MARKED.findall(text)}
+        assert text.count("<!-- figure:") == text.count("<!-- /figure -->") == len(figures.MARKED.findall(text)), page
+    assert {name for name in measured if name not in table.RECIPES} <= quoted, (
+        "its README says what it comes to on digits"
+    )
+
+
+def test_a_figure_is_filled_in() -> None:
+    figures = script("figures")
+    seeds = {"0": {"teacher": 1.0, "alone": 0.5, "method": 0.6}, "1": {"teacher": 0.8, "alone": 0.6, "method": 0.55}}
+    measured = {"kd": {"seeds": seeds}, "at": {"seeds": {"0": {"method": 0.8}, "1": {"method": 0.7}}}}
+    text = "".join(
+        f"<!-- figure: {what} -->old\n<!-- /figure -->|"
+        for what in ("kd alone", "kd method", "kd teacher", "kd range", "at sentence")
+    )
+    found = re.sub("<!--.*?-->", "", figures.filled(text, measured)).split("|")[:-1]
+    assert found == [
+        "55.0 ± 7.1 %",
+        "57.5 ± 3.5 %",
+        "90.0 ± 14.1 %",
+        "1 of 2 seeds, and the difference is from -5.0 to 10.0 points",
+        "test accuracy, mean and standard deviation over 2 seeds: the student alone 55.0 ± 7.1 %, with the method 75.0 ± 7.1 %; "
+        "seed by seed a difference of +20.0 ± 14.1 points",
+    ]
+    assert figures.filled(figures.filled(text, measured), measured) == figures.filled(text, measured)
+    for wrong in ("nst alone", "kd mean"):
+        with pytest.raises(ValueError, match=rf"{wrong} -->: no such figure; there are alone, method"):
+            figures.filled(f"<!-- figure: {wrong} -->1<!-- /figure -->", measured)
+    with pytest.raises(ValueError, match="at teacher -->: the example of at trains no teacher"):
+        figures.filled("<!-- figure: at teacher -->1<!-- /figure -->", measured)
 
 
 @pytest.mark.slow
@@ -193,7 +328,7 @@ def test_the_table_is_filled_once_and_failures_are_told(
     assert table.main([*command, "2"]) == 0
     assert capsys.readouterr().out == "methods: 1, runs to do: 0\n"
 
-    (tmp_path / "kd.yaml").write_text(TINY.replace("weights: as_built", "weights: missing.pt"), encoding="utf-8")
+    example(tmp_path, TINY.replace("weights: as_built", "weights: missing.pt"))
     assert table.main([*command, "1"]) == 1
     assert "FAILED: WeightsError: " in capsys.readouterr().out
     assert table.read(tmp_path / "methods.json")["kd"]["seeds"] == seeds
@@ -220,6 +355,31 @@ def rows(header: str) -> list[list[str]]:
     tables = re.findall(r"(?:^\|.*\n)+", MIGRATING, re.MULTILINE)
     split = [[line.strip("|\n ").split(" | ") for line in table.splitlines()] for table in tables]
     return [row for table in split if [cell.strip() for cell in table[0][1:2]] == [header] for row in table[2:]]
+
+
+OTHERS: dict[str, dict[str, list[list[str]]]] = yaml.safe_load(
+    (ROOT / "tests" / "other_systems.yaml").read_text(encoding="utf-8")
+)
+
+
+def said_of(system: str) -> str:
+    """Return the code of a system's section, the cells left out that hold our own names."""
+    fenced = re.compile(r"^```\w+ title=\"(.+?)\"\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    found = [text for title, text in fenced.findall(SECTIONS[system]) if title != "kdcore"]
+    for line in fenced.sub("", SECTIONS[system]).splitlines():
+        cells = line.strip("| ").split(" | ") if line.startswith("|") else [line]
+        theirs = [cells[0], *cells[3 if len(cells) == 4 else 2 :]]
+        found += re.findall(r"`([^`]+)`", " ".join(theirs))
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize(("system", "what"), [(system, what) for system, names in OTHERS.items() for what in names])
+def test_the_page_names_all_that_others_have(system: str, what: str) -> None:
+    code = said_of(system)
+    names = [name for line in OTHERS[system][what] for name in line]
+    # Whole names: what is a part of a longer one has not been said.
+    missing = [name for name in names if not re.search(rf"(?<![\w!]){re.escape(name)}(?!\w)", code)]
+    assert missing == [], f"docs/migrating.md says nothing of {', '.join(missing)}"
 
 
 def test_the_keys_of_pruning_exist(registry: Registry) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import sys
 from collections.abc import Iterable
 from itertools import chain, islice, repeat
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from own_loop import Batch, Net, accuracy, fit, labels
+from own_loop import Batch, Net, accuracy, fit, labels, objective_of
 from torch.utils.data import DataLoader
 
 import kdcore
@@ -52,25 +52,23 @@ def main() -> None:
     parser.add_argument("--save", help="a file for the weights of the distilled student")
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU; several processes there need it")
     options = parser.parse_args()
-    # The same seed in every process: each trains the same teacher and the same student.
-    torch.manual_seed(options.seed)
     accelerator = Accelerator(cpu=options.cpu)
 
     train = DataLoader(kdcore.create("dataset", "digits", split="train"), batch_size=64, shuffle=True)
     few = kdcore.create("dataset", "digits", split="train", samples_per_class=20)
     test = DataLoader(kdcore.create("dataset", "digits", split="test"), batch_size=512)
+    loader = DataLoader(few, 32 // (options.accumulate * accelerator.num_processes), shuffle=True)
 
+    # Models as large as those below, so that a mistake in the config shows before any of them has trained.
+    objective_of(Net(16), Net(4), loader).close()
+    # The same seed in every process: each trains the same teacher and the same student.
+    torch.manual_seed(options.seed)
     teacher, student = Net(16), Net(4)
     alone = copy.deepcopy(student)
     fit(teacher, labels(teacher), train, options.steps)
     fit(alone, labels(alone), DataLoader(few, 32, shuffle=True), options.steps)
 
-    loader = DataLoader(few, 32 // (options.accumulate * accelerator.num_processes), shuffle=True)
-    objective = kdcore.build_objective(
-        Path(__file__).with_name("own_loop.yaml"),
-        models={"teacher": teacher, "student": student},
-        example_batch=next(iter(loader)),
-    )
+    objective = objective_of(teacher, student, loader)
     distill(accelerator, objective, loader, options.steps, options.accumulate)
 
     if accelerator.is_main_process:
@@ -83,4 +81,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except kdcore.KdcoreError as error:
+        sys.exit(str(error))

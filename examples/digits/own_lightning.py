@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import copy
-from pathlib import Path
+import sys
 
 import torch
 from lightning.pytorch import Trainer
-from own_loop import Net, accuracy, fit, labels
+from own_loop import Net, accuracy, fit, labels, objective_of
 from torch.utils.data import DataLoader
 
 import kdcore
@@ -32,22 +32,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=150, help="optimizer steps of each training (default 150)")
     parser.add_argument("--folder", default=None, help="where checkpoints and logs go; by default nowhere")
     options = parser.parse_args()
-    torch.manual_seed(options.seed)
 
     train = DataLoader(kdcore.create("dataset", "digits", split="train"), batch_size=64, shuffle=True)
     few = DataLoader(kdcore.create("dataset", "digits", split="train", samples_per_class=20), 32, shuffle=True)
     test = DataLoader(kdcore.create("dataset", "digits", split="test"), batch_size=512)
 
+    # Models as large as those below, so that a mistake in the config shows before any of them has trained.
+    objective_of(Net(16), Net(4), few).close()
+    torch.manual_seed(options.seed)
     teacher, student = Net(16), Net(4)
     alone = copy.deepcopy(student)
     fit(teacher, labels(teacher), train, options.steps)
     fit(alone, labels(alone), few, options.steps)
 
-    objective = kdcore.build_objective(
-        Path(__file__).with_name("own_loop.yaml"),
-        models={"teacher": teacher, "student": student},
-        example_batch=next(iter(few)),
-    )
+    objective = objective_of(teacher, student, few)
     module = DistillationModule(objective, lambda parameters: optimizers(parameters, options.steps))
     trainer = Trainer(
         max_steps=options.steps,
@@ -65,4 +63,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except kdcore.KdcoreError as error:
+        sys.exit(str(error))

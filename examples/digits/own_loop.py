@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import sys
 from collections.abc import Callable, Mapping
 from itertools import chain, islice, repeat
 from pathlib import Path
@@ -20,6 +21,8 @@ import kdcore
 
 Batch = Mapping[str, Tensor]
 Loader = DataLoader[dict[str, Tensor]]
+
+CONFIG = Path(__file__).with_name("own_loop.yaml")
 
 
 class Net(nn.Module):
@@ -65,28 +68,32 @@ def accuracy(model: nn.Module, loader: Loader) -> float:
     return torch.cat(right).float().mean().item()
 
 
+def objective_of(teacher: nn.Module, student: nn.Module, loader: Loader) -> kdcore.Objective:
+    """Return the objective of own_loop.yaml; raises kdcore.KdcoreError for a mistake in it."""
+    models = {"teacher": teacher, "student": student}
+    return kdcore.build_objective(CONFIG, models=models, example_batch=next(iter(loader)))
+
+
 def main() -> None:
     """Train a teacher, a student alone and the same student distilled."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=150, help="optimizer steps of each training (default 150)")
     options = parser.parse_args()
-    torch.manual_seed(options.seed)
 
     train = DataLoader(kdcore.create("dataset", "digits", split="train"), batch_size=64, shuffle=True)
     few = DataLoader(kdcore.create("dataset", "digits", split="train", samples_per_class=20), 32, shuffle=True)
     test = DataLoader(kdcore.create("dataset", "digits", split="test"), batch_size=512)
 
+    # Models as large as those below, so that a mistake in the config shows before any of them has trained.
+    objective_of(Net(16), Net(4), few).close()
+    torch.manual_seed(options.seed)
     teacher, student = Net(16), Net(4)
     alone = copy.deepcopy(student)
     fit(teacher, labels(teacher), train, options.steps)
     fit(alone, labels(alone), few, options.steps)
 
-    objective = kdcore.build_objective(
-        Path(__file__).with_name("own_loop.yaml"),
-        models={"teacher": teacher, "student": student},
-        example_batch=next(iter(few)),
-    )
+    objective = objective_of(teacher, student, few)
     fit(objective, lambda batch: objective(batch).total, few, options.steps)
 
     results = {"teacher": teacher, "student alone": alone, "student distilled": objective.export_student()}
@@ -95,4 +102,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except kdcore.KdcoreError as error:
+        sys.exit(str(error))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import sys
 import sysconfig
 import tempfile
 from pathlib import Path
@@ -24,6 +25,7 @@ from transformers import (
     set_seed,
 )
 
+from kdcore import KdcoreError
 from kdcore.integrations.transformers import DistillationTrainer
 
 LENGTH = 64
@@ -99,19 +101,27 @@ def main() -> None:
         many = [sample for offset in range(8) for sample in samples(tokenizer, 500, offset)]
         few = many[::8]
 
+        def distillation(student: GPT2LMHeadModel, teacher: GPT2LMHeadModel) -> DistillationTrainer:
+            """Return the trainer of a student under a teacher, which it freezes."""
+            own = {"distillation": options.config, "teacher": teacher, "train_dataset": few}
+            return DistillationTrainer(student, arguments, **own, **shared)
+
+        # Copies of untrained models, so that a mistake in the config shows before any of them has trained.
+        distillation(copy.deepcopy(student), copy.deepcopy(teacher))
         trainers = {
             "teacher": Trainer(teacher, arguments, train_dataset=many, **shared),
             "student alone": Trainer(alone, arguments, train_dataset=few, **shared),
         }
         for trainer in trainers.values():
             trainer.train()
-        trainers["student distilled"] = DistillationTrainer(
-            student, arguments, distillation=options.config, teacher=teacher, train_dataset=few, **shared
-        )
+        trainers["student distilled"] = distillation(student, teacher)
         trainers["student distilled"].train()
         for name, trainer in trainers.items():
             print(f"{name:20}{100 * trainer.evaluate()['eval_accuracy']:.1f} %")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KdcoreError as error:
+        sys.exit(str(error))

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import importlib_metadata
+
 from kdcore.component import Kind
 from kdcore.errors import PluginError
+from kdcore.plugins import catalogue
 
 if TYPE_CHECKING:
     from kdcore.plugins import Registry
@@ -18,6 +21,11 @@ TEMPLATES = Path(__file__).with_name("templates")
 SUFFIX = ".j2"
 PREFIX = "kd-plugin-"
 PLACEHOLDER = "package"
+
+# Words that readers of YAML take for null or for a truth value. No name is a number: it begins with a letter.
+YAML_WORDS = frozenset({"null", "true", "false", "yes", "no", "on", "off", "y", "n"})
+# What the example of a new loss calls the loss of the labels, which stands beside it.
+LABELS_TERM = "ce"
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,12 @@ class Package:
                 f"{name!r} cannot name a package",
                 repair="use letters, digits and hyphens, a letter first, for example my-loss",
             )
+        if plain in YAML_WORDS:
+            raise PluginError(
+                f"{plain!r} is a word of YAML: unless a config quotes it, null or a truth value is read instead of "
+                f"the {kind.title}'s name",
+                repair=f"choose another name, for example {plain}-{str(kind).replace('_', '-')}",
+            )
         return cls(plain, kind)
 
     @property
@@ -81,13 +95,41 @@ class Package:
         return self.distribution.replace("-", "_")
 
     def check_free(self, registry: Registry) -> None:
-        """Raise PluginError where something that is installed offers the component's name already."""
+        """Raise PluginError where the package's or the component's name is taken, by what is installed or released."""
+        self._check_distribution()
+        self._check_component(registry)
+
+    def _check_distribution(self) -> None:
+        another = f"choose another name, for example my-{self.name}"
+        if self.distribution in {package for names in catalogue().values() for package in names.values()}:
+            raise PluginError(
+                f"{self.distribution} is a package that is released with kdcore: installing another of that name "
+                "would replace it, and all it offers",
+                repair=another,
+            )
+        if (version := installed_version(self.distribution)) is not None:
+            raise PluginError(
+                f"{self.distribution} {version} is installed already: installing another of that name would replace it",
+                repair=f"{another}; if it is yours, go on in its own folder",
+            )
+
+    def _check_component(self, registry: Registry) -> None:
+        another = "choose another name, so that users need not write both packages' names"
+        if self.kind is Kind.LOSS and self.component == LABELS_TERM:
+            raise PluginError(
+                f"{LABELS_TERM!r} is what the examples call the term of cross_entropy, which stands beside the loss",
+                repair=f"choose another name, for example my-{self.name}",
+            )
         for each in registry.all(self.kind):
             if each.name == self.component:
                 raise PluginError(
-                    f"{each.provenance} offers a {self.kind.title} called {self.component!r} already",
-                    repair="choose another name, so that users need not write both packages' names",
+                    f"{each.provenance} offers a {self.kind.title} called {self.component!r} already", repair=another
                 )
+        if package := catalogue().get(self.kind, {}).get(self.component):
+            raise PluginError(
+                f"{package}, which is released with kdcore, offers a {self.kind.title} called {self.component!r}",
+                repair=another,
+            )
 
     def write(self, into: Path) -> Path:
         """Write the package into a folder of its own and return that; raises PluginError if it exists."""
@@ -149,3 +191,11 @@ class Package:
             "summary": sample.summary,
             "year": str(datetime.datetime.now(tz=datetime.UTC).year),
         }
+
+
+def installed_version(distribution: str) -> str | None:
+    """Return the version of an installed distribution, None if it is not installed."""
+    try:
+        return importlib_metadata.version(distribution)
+    except importlib_metadata.PackageNotFoundError:
+        return None

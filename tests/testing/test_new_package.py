@@ -13,6 +13,7 @@ import pytest
 from kdcore.cli.package import SAMPLES, Package
 from kdcore.component import Kind
 from kdcore.errors import PluginError
+from kdcore.plugins import Registry
 
 BIN = Path(sys.executable).parent
 
@@ -139,6 +140,57 @@ def test_a_name_that_is_taken(kd: Any, tmp_path: Path) -> None:
     assert "kd-plugin-torch 0.1.0 offers a loss called 'mse' already" in called.err
     assert not list(tmp_path.iterdir())
     assert kd("plugins", "new", "mse", "--kind", "model", "--into", tmp_path).code == 0
+
+
+@pytest.mark.parametrize("word", ["null", "True", "false", "yes", "no", "ON", "off", "y", "n", "kd-plugin-null"])
+def test_words_of_yaml_name_nothing(word: str) -> None:
+    plain = word.lower().removeprefix("kd-plugin-")
+    said = rf"(?s)'{plain}' is a word of YAML: .* the wrapper's name.*another name, for example {plain}-wrapper"
+    with pytest.raises(PluginError, match=said):
+        Package.named(word, Kind.WRAPPER)
+    assert Package.named(f"{plain}-wrapper", Kind.WRAPPER).component == f"{plain}_wrapper"
+
+
+@pytest.mark.parametrize("name", ["torch", "rkd", "Logit_Std", "pruning"])
+def test_a_package_of_ours_is_not_made_anew(kd: Any, tmp_path: Path, name: str) -> None:
+    called = kd("plugins", "new", name, "--into", tmp_path)
+    plain = name.lower().replace("_", "-")
+    assert called.code == 1
+    assert f"kd-plugin-{plain} is a package that is released with kdcore: installing another" in called.err
+    assert f"choose another name, for example my-{plain}" in called.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_package_of_ours_need_not_be_installed() -> None:
+    with pytest.raises(PluginError, match="kd-plugin-torch is a package that is released with kdcore"):
+        Package.named("torch", Kind.MODEL).check_free(Registry())
+    with pytest.raises(PluginError, match=r"kd-plugin-dist, which is released with kdcore, offers a loss.*'dist_plus'"):
+        Package.named("dist-plus", Kind.LOSS).check_free(Registry())
+    Package.named("dist-plus", Kind.MODEL).check_free(Registry())
+
+
+def test_a_package_that_is_installed_is_not_made_anew(kd: Any, install: Any, tmp_path: Path) -> None:
+    install("kd-plugin-strange", "")
+    called = kd("plugins", "new", "strange", "--into", tmp_path / "new")
+    assert called.code == 1
+    assert (
+        "kd-plugin-strange 1.2.3 is installed already: installing another of that name would replace it" in called.err
+    )
+    assert "for example my-strange; if it is yours, go on in its own folder" in called.err
+
+
+def test_the_name_of_the_term_of_labels(kd: Any, tmp_path: Path) -> None:
+    called = kd("plugins", "new", "ce", "--into", tmp_path)
+    assert called.code == 1
+    assert "'ce' is what the examples call the term of cross_entropy" in called.err
+    assert kd("plugins", "new", "ce", "--kind", "balancer", "--into", tmp_path).code == 0
+
+
+@pytest.mark.parametrize("kind", list(SAMPLES), ids=str)
+def test_the_readme_says_on_what_the_example_trains(kind: Kind) -> None:
+    files = Package.named("whole", kind).files()
+    assert ("on the digits data" in files["README.md"]) is ("type: digits," in files["example.yaml"])
+    assert "\n\nSay here what" in files["README.md"]
 
 
 def test_a_kind_without_a_template(kd: Any, tmp_path: Path) -> None:
