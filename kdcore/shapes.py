@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def check_same_shape(**inputs: Tensor) -> None:
-    """Raise ValueError unless all named tensors have one shape; broadcasting hides mistakes."""
+    """Raise ValueError unless all named tensors have one shape, and numbers in it; broadcasting hides mistakes."""
     (first, reference), *others = inputs.items()
     for name, tensor in others:
         if tensor.shape != reference.shape:
@@ -14,6 +14,7 @@ def check_same_shape(**inputs: Tensor) -> None:
                 f"{first} has shape {tuple(reference.shape)} but {name} has {tuple(tensor.shape)}; "
                 "they must be equal" + _remedy(reference, tensor)
             )
+    check_not_empty(**{first: reference})
 
 
 def check_rank(minimum: int, maximum: int | None = None, **inputs: Tensor) -> None:
@@ -21,14 +22,26 @@ def check_rank(minimum: int, maximum: int | None = None, **inputs: Tensor) -> No
     for name, tensor in inputs.items():
         if tensor.dim() < minimum or (maximum is not None and tensor.dim() > maximum):
             wanted = f"{minimum}" if minimum == maximum else f"{minimum} to {maximum}" if maximum else f"{minimum}+"
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; {wanted} dimensions are needed")
+            needed = "dimension is" if wanted == "1" else "dimensions are"
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; {wanted} {needed} needed")
 
 
 def check_same_batch(**inputs: Tensor) -> None:
-    """Raise ValueError unless all named tensors have as many rows."""
+    """Raise ValueError unless all named tensors have as many rows, at least one, and numbers in them."""
     rows = {name: tensor.shape[0] for name, tensor in inputs.items()}
     if len(set(rows.values())) > 1:
         raise ValueError("batch sizes differ: " + ", ".join(f"{name} has {count} rows" for name, count in rows.items()))
+    check_not_empty(**inputs)
+
+
+def check_not_empty(**inputs: Tensor) -> None:
+    """Raise ValueError for a tensor without a number, whose mean is NaN; the two checks above ask this too."""
+    for name, tensor in inputs.items():
+        if tensor.numel() == 0:
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)}, not one number: an empty batch teaches nothing. Leave it "
+                "out, or put a loss over positions under the masked wrapper, which gives 0 where none is left"
+            )
 
 
 def _remedy(first: Tensor, second: Tensor) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kdcore.address import Address
@@ -91,16 +91,27 @@ class Checker:
         return self.address(node, path)
 
     def bindings(
-        self, inputs: Iterable[Input], node: Any, path: Path, owner: str, *, lists: bool = False
+        self,
+        inputs: Iterable[Input],
+        node: Any,
+        path: Path,
+        owner: str,
+        *,
+        lists: bool = False,
+        offer: Callable[[str], str] = lambda name: "",
     ) -> dict[str, Binding]:
-        """Check what a component's inputs are bound to and add the defaults of those left out."""
+        """Check what a component's inputs are bound to and add the defaults of those left out.
+
+        `offer` says of the name of an unknown input what would give the component one, or nothing.
+        """
         node = node if isinstance(node, dict) else {}
         known = {each.name: each for each in inputs}
         bound: dict[str, Binding] = {}
         for name, value in node.items():
             where = (*path, "inputs", name)
             if name not in known:
-                self.problem(f"{owner} has no input {name!r}", where, suggestion(name, known, noun="inputs"), key=True)
+                repairs = (offer(name), suggestion(name, known, noun="inputs"))
+                self.problem(f"{owner} has no input {name!r}", where, "; ".join(filter(None, repairs)), key=True)
                 continue
             binding = self.binding(value, where)
             if isinstance(binding, list) and not lists and not known[name].list:

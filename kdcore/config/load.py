@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
+from os import PathLike
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -51,6 +52,15 @@ def load_config(
 
 
 def _read(config: str | FilePath) -> Source:
+    if not isinstance(config, (str, PathLike)):
+        raise ConfigError(
+            [
+                Problem(
+                    f"a config is a file or YAML text, found a {type(config).__name__}",
+                    repair="pass the file's path, or its text with a line break in it, as yaml.safe_dump makes it",
+                )
+            ]
+        )
     return read_text(config) if isinstance(config, str) and "\n" in config else read_config(config)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from kdcore.config.reader import read_value
 from kdcore.config.source import Path, Source, Spot, dotted, name_of
+from kdcore.config.switches import is_switch
 from kdcore.errors import ConfigError, Place, Problem, suggestion
 
 _STEP = re.compile(r'"(?:[^"\\]|\\.)*"|[^."=\s]+')
@@ -21,7 +22,8 @@ def apply_overrides(source: Source, assignments: Sequence[str]) -> Source:
     """Return `source` with each `path=value` applied in turn; the value is YAML, by the rules of a file.
 
     A step of the path is a key, or the index or name of an item of a list; in double quotes it may
-    hold dots. Keys that are missing are made. Raises ConfigError with every assignment that fails.
+    hold dots. Keys that are missing are made, also below a `true` that may be a mapping (`cache: true`).
+    Raises ConfigError with every assignment that fails.
     """
     changed = replace(source, data=copy.deepcopy(source.data), spots=dict(source.spots))
     problems: list[Problem] = []
@@ -90,6 +92,9 @@ def _resolved(data: Any, steps: list[str], file: str) -> Path:
         elif node is None or isinstance(node, dict):
             # An empty section is a mapping in the making.
             path, node = (*path, step), (node or {}).get(step)
+        elif node is True and is_switch(path):
+            # Switched on with all defaults, of which this changes one.
+            path, node = (*path, step), None
         else:
             where = dotted(path, data)
             what = f"{where!r} is {json.dumps(node, ensure_ascii=False)}, which has no key {step!r}"
@@ -129,7 +134,7 @@ def _value(text: str, path: Path, place: Place) -> tuple[Any, dict[Path, Spot]]:
 def _write(data: Any, path: Path, value: Any) -> None:
     node = data
     for step in path[:-1]:
-        if isinstance(node, dict) and node.get(step) is None:
+        if isinstance(node, dict) and (node.get(step) is None or node[step] is True):
             node[step] = {}
         node = node[step]
     node[path[-1]] = value

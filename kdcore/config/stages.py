@@ -22,6 +22,7 @@ from kdcore.config.config import (
 )
 from kdcore.config.pruning import check_pruning
 from kdcore.config.training import check_optimizer, check_scheduler
+from kdcore.config.wrapping import wrapper_with
 from kdcore.errors import suggestion
 
 INITIAL = "initial"
@@ -155,7 +156,14 @@ class StageChecker:
         components = [part.registered.component for part in (*wrappers, loss)]
         inputs: dict[str, Input] = {each.name: each for component in components for each in component.inputs}
         lists = any(component.takes_lists for component in components)
-        bound = self.checker.bindings(inputs.values(), node.get("inputs"), path, str(loss.registered), lists=lists)
+        bound = self.checker.bindings(
+            inputs.values(),
+            node.get("inputs"),
+            path,
+            str(loss.registered),
+            lists=lists,
+            offer=lambda name: wrapper_with(name, self.checker, path),
+        )
         node["inputs"] = {key: _written(binding) for key, binding in bound.items()}
         weight = node.get("weight", 1.0)
         context = CheckContext({name: weight}, inputs=node["inputs"])

@@ -31,7 +31,8 @@ def build_objective(
     """Build the Objective of one stage around the caller's models.
 
     Arguments:
-        config: a config file, or one already loaded; data, optimizer and epochs may be missing.
+        config: a config file, YAML text (with a line break), or one already loaded; data, optimizer and epochs may be
+            missing.
         models: the models by name; those that the config gives a type may be left out.
         example_batch: a dict of tensors such as training will see, on the models' device.
         stage: which stage; may be left out where there is only one.

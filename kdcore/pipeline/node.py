@@ -81,13 +81,14 @@ class Node:
             self.module.compile()
             self._compiled_here = True
 
-    def release(self) -> None:
-        """Take the hooks off and leave the module as it came."""
+    def release(self) -> bool:
+        """Take the hooks off and leave the module as it came; returns whether it was compiled here."""
         self.capture.remove()
-        if self._compiled_here:
+        compiled_here, self._compiled_here = self._compiled_here, False
+        if compiled_here:
             # torch has no way back of its own; this is all that `compile` sets.
             self.module._compiled_call_impl = None
-            self._compiled_here = False
+        return compiled_here
 
     def connect(self, readers: Mapping[Address, Reader]) -> None:
         """Resolve the call's addresses, once."""

@@ -246,8 +246,9 @@ class Objective(nn.Module):
 
     def close(self) -> None:
         """Take the hooks off and let parameters require gradient as before; the Objective ends here."""
-        for node in self._nodes.values():
-            node.release()
+        compiled = [node.release() for node in self._nodes.values()]
+        if any(compiled):
+            _forget_compiled()
         self._flags.restore()
 
     @property
@@ -322,3 +323,13 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
     if precision == "float32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _forget_compiled() -> None:
+    """Forget what was compiled in this process, for torch counts it against each class's code, of models now gone too.
+
+    After eight it would compile no more. What else is compiled here is compiled again when it is next called.
+    """
+    import torch._dynamo  # here: it takes a second, and few stages are compiled
+
+    torch._dynamo.reset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kdcore.component import Input
+from kdcore.component import Input, Role
 from kdcore.config.config import Part, TermConfig
 from kdcore.contracts import Facts, TensorFacts
 from kdcore.errors import AddressError, KdcoreError, WiringError
@@ -20,6 +21,9 @@ from kdcore.pipeline.readers import Batch, Reader
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 _MISFITS = (ValueError, TypeError, RuntimeError, IndexError)
+# A ValueError is written for users: where it is about numbers, such as labels, no other address repairs it.
+_ABOUT_SHAPES = re.compile(r"\b(shape|sizes?|dimensions?|dtype|channels|rows|batch|needs?|bind)\b")
+_LOOK = "look for weights and samples that are not finite"
 
 
 class TermFactory:
@@ -86,11 +90,17 @@ class Term:
 
     def compute(self, batch: Batch) -> Value:
         """Compute the term, in float32 where autocast is on."""
-        inputs = self._read(batch)
+        inputs = self.read(batch)
         try:
-            return _as_value(self._call(inputs))
+            return self.call(inputs)
         except Exception as error:  # a loss may fail in any way; the cause is chained and named
             raise self._failed(inputs, error) from error
+
+    @property
+    def roles(self) -> dict[str, Role]:
+        """The roles of the inputs that the loss and its wrappers declare."""
+        parts = (self.config.loss, *self.config.wrappers)
+        return {each.name: each.role for part in parts for each in part.registered.component.inputs}
 
     def count(self, batch: Batch) -> Tensor | float | None:
         """Return the number of positions in `batch` before any forward, if the loss can tell."""
@@ -107,20 +117,20 @@ class Term:
         if getattr(self.loss, "training_only", False):
             return False
         try:
-            self._read(batch)
+            self.read(batch)
         except AddressError:
             return False
         return True
 
     def facts(self, batch: Batch, data: Facts) -> Facts:
         """Return the facts for this term's setup, after a pass of everything that feeds it."""
-        inputs = self._read(batch)
+        inputs = self.read(batch)
         addresses = {name: _written(bound) for name, bound in self.config.inputs.items()}
         return replace(described(inputs, data), addresses=addresses)
 
     def check(self, batch: Batch, value: Value, trained: str) -> None:
         """Raise WiringError if the term's first value is not finite, or nothing it looks at can learn."""
-        inputs = self._read(batch)
+        inputs = self.read(batch)
         fed = [*inputs.values(), self.loss]
         if self.config.weight != 0 and not requires_grad(fed):
             raise WiringError(
@@ -129,16 +139,15 @@ class Term:
                 repair="bind an input to what is trained, train what it looks at, or write enabled: false",
             )
         if not bool(value.mean.detach().isfinite().all()):
-            wrong = [name for name, each in inputs.items() if not _finite(each)]
             raise WiringError(
                 f"term {self.name!r} ({self.config.loss.registered}) is {float(value.mean.detach())} on the first "
-                f"batch, with {self._bound(inputs)}"
-                + (f"; {' and '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} not finite already" if wrong else ""),
+                f"batch, with {self._bound(inputs)}{_not_finite(inputs)}",
                 place=self.config.place,
-                repair="look for weights and samples that are not finite, and for params that divide by zero",
+                repair=f"{_LOOK}, and for params that divide by zero",
             )
 
-    def _read(self, batch: Batch) -> dict[str, Any]:
+    def read(self, batch: Batch) -> dict[str, Any]:
+        """Return the term's inputs, after a pass of everything that feeds it."""
         try:
             return {name: read(batch) for name, read in self.readers.items()}
         except KdcoreError as error:
@@ -149,22 +158,25 @@ class Term:
             f"{name} = {_written(self.config.inputs[name])} {describe(value)}" for name, value in inputs.items()
         )
 
-    def _call(self, inputs: Mapping[str, Any]) -> Any:
+    def call(self, inputs: Mapping[str, Any]) -> Value:
+        """Call the loss on given inputs, in float32 where autocast is on."""
         # A loss that sees to the precision itself is spared a copy of, say, 128k-class logits.
         if not torch.is_autocast_enabled(self.device) or getattr(self.loss, "accepts_low_precision", False):
-            return self.loss(**inputs)
+            return _as_value(self.loss(**inputs))
         with torch.autocast(self.device, enabled=False):
-            return self.loss(**{name: _full_precision(value) for name, value in inputs.items()})
+            return _as_value(self.loss(**{name: _full_precision(value) for name, value in inputs.items()}))
 
     def _failed(self, inputs: Mapping[str, Any], error: Exception) -> KdcoreError:
         if isinstance(error, KdcoreError):
             return error.at(self.config.place)
         if of_device(error):
             raise error
+        not_finite = _not_finite(inputs)
         return WiringError(
-            f"term {self.name!r} ({self.config.loss.registered}) failed with {self._bound(inputs)}: {reason(error)}",
+            f"term {self.name!r} ({self.config.loss.registered}) failed with {self._bound(inputs)}: {reason(error)}"
+            f"{not_finite}",
             place=self.config.place,
-            repair=_repair(error),
+            repair=_LOOK if not_finite else _repair(error),
         )
 
 
@@ -175,6 +187,8 @@ class _ReturnError(ValueError):
 def _repair(error: Exception) -> str:
     if isinstance(error, _ReturnError):
         return "mend the loss, for example by .mean() over the batch"
+    if isinstance(error, ValueError) and str(error) and not _ABOUT_SHAPES.search(str(error)):
+        return ""
     if isinstance(error, _MISFITS):
         return "bind other addresses, or bring the tensors together with an adapter"
     return "the loss wants something else than what is bound, or is wrong itself: kd --traceback shows where it failed"
@@ -215,6 +229,11 @@ def _as_value(result: Any) -> Value:
     if result.dim() > 0:
         raise _ReturnError(f"a loss returns a scalar, found shape {tuple(result.shape)}")
     return Value(result)
+
+
+def _not_finite(inputs: Mapping[str, Any]) -> str:
+    wrong = [name for name, each in inputs.items() if not _finite(each)]
+    return f"; {' and '.join(wrong)} {'is' if len(wrong) == 1 else 'are'} not finite already" if wrong else ""
 
 
 def _finite(value: Any) -> bool:

@@ -28,6 +28,7 @@ from kdcore.pipeline.randomness import derive_seed
 from kdcore.pipeline.reach import check_apart, check_learnable, check_reached, gradients
 from kdcore.pipeline.readers import Batch, Reader, bound_reader, make_readers
 from kdcore.pipeline.term import Term, described
+from kdcore.pipeline.whole_numbers import check_no_whole_numbers
 
 
 @dataclass
@@ -123,6 +124,8 @@ class _Wirer:
         frozen_parts = self._freeze_patterns()
         check_learnable(self.stage, self.nodes)
         with torch.enable_grad():
+            for term in terms:
+                check_no_whole_numbers(term, self.nodes, self.batch)
             computed = {term.name: (term, term.compute(self.batch)) for term in terms}
         for term, value in computed.values():
             term.check(self.batch, value, f"stage {self.stage.name!r} trains ({', '.join(self.stage.train)})")

@@ -31,7 +31,9 @@ class Example:
         fixed: the inputs that no gradient may reach. Unless said: those whose default address is the teacher, or
             named after it.
         equal: like `inputs`, but with a student that agrees with its teacher; where giving the one's tensors to the
-            other would not mean that, as with logarithms against probabilities.
+            other would not mean that, as with logarithms against probabilities, or cannot be, as with other sizes.
+        near_equality: how far off, relative to itself, float32 may be in the value of a student a thousandth away from
+            its teacher. Unless said, as far as it is at other inputs: a difference of logarithms loses such digits.
         prepare: `prepare(instance)` brings a fresh instance to where training goes on, if the first batch sets
             something for good that is no part of the gradient. Checks that compare fresh instances on different inputs
             (`gradients`, `halves`, `batch_order`) call it, the others begin from nothing.
@@ -50,6 +52,7 @@ class Example:
     learns: tuple[str, ...] | None = None
     fixed: tuple[str, ...] | None = None
     equal: Inputs | None = None
+    near_equality: float | None = None
     prepare: Prepare | None = None
     rows_per_sample: int = 1
     batch_dims: Mapping[str, int | None] = field(default_factory=dict)

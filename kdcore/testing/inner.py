@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from kdcore.component import Input, Role
@@ -16,7 +17,8 @@ class Squares(nn.Module):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the mean; raises ValueError where the shapes differ."""
         check_same_shape(student=student, teacher=teacher)
-        return (student - teacher.detach()).square().mean()
+        dtype = torch.promote_types(student.dtype, torch.float32)
+        return (student.to(dtype) - teacher.detach().to(dtype)).square().mean()
 
 
 @dataclass(frozen=True)

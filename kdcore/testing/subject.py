@@ -99,19 +99,27 @@ class Subject:
         `prepared` also brings it to where training goes on, as the example says.
         """
         with seeded():
-            built = self.construct()
-            if isinstance(built, nn.Module) and self.kind is not Kind.MODEL:
-                set_up(built, self._facts(dtype, batch))
+            built = self.set_up(self.construct(), dtype, batch)
             if prepared and self.given.prepare is not None:
                 with torch.no_grad():
                     self.given.prepare(built)
         return built.to(dtype) if isinstance(built, nn.Module) else built
 
     def construct(self) -> Any:
-        """Make an instance with the example's params, checked as a config's are, and what the core passes itself."""
+        """Make an instance with the example's params, checked as a config's are."""
+        return self.make(checked_params(self.registered, dict(self.given.params)))
+
+    def make(self, params: Mapping[str, Any]) -> Any:
+        """Make an instance with any params, as somebody does who calls the constructor, and what the core passes."""
         given = {Kind.WRAPPER: self.wraps, Kind.BALANCER: dict(self.given.terms)}.get(self.kind)
         extra = {BUILT_WITH[self.kind]: given} if self.kind in BUILT_WITH else {}
-        return self.registered.factory()(**extra, **checked_params(self.registered, dict(self.given.params)))
+        return self.registered.factory()(**extra, **params)
+
+    def set_up(self, built: Any, dtype: torch.dtype = torch.float32, batch: int = BATCH) -> Any:
+        """Tell an instance the facts, as the core does before training, and return it."""
+        if isinstance(built, nn.Module) and self.kind is not Kind.MODEL:
+            set_up(built, self._facts(dtype, batch))
+        return built
 
     def _facts(self, dtype: torch.dtype, batch: int) -> Facts:
         # A balancer is fed by terms, which have no facts.

@@ -100,7 +100,7 @@ def test_a_label_out_of_range_in_the_middle(refusal: Any) -> None:
     wrong = refusal.write(ONE_STAGE, elsewhere(images("late label")), ("ce: cross_entropy", "ce: §cross_entropy"))
     folder = refusal.in_training(
         wrong,
-        r"term 'ce' .* target = batch:target int64\[8\] of 2 to 11: .*11 is out of bounds",
+        r"term 'ce' .* target = batch:target int64\[8\] of 2 to 11: .*target holds 11; with 10 classes, labels are 0 to 9",
         r"on samples 32, 33, 34, 35, .* of data 'train'",
     )
     _failed_and_told(folder)
@@ -109,7 +109,7 @@ def test_a_label_out_of_range_in_the_middle(refusal: Any) -> None:
 def test_a_label_out_of_range_in_the_validation_data(refusal: Any) -> None:
     val = "  val: {type: images, params: {how: late label}, batch_size: 16}\nmodels:\n"
     wrong = refusal.write(ONE_STAGE, ("models:\n", val), ("ce: cross_entropy", "ce: §cross_entropy"))
-    _failed_and_told(refusal.in_training(wrong, r"11 is out of bounds.* \(on samples 32, 33, .* of data 'val'\)"))
+    _failed_and_told(refusal.in_training(wrong, r"target holds 11; .* \(on samples 32, 33, .* of data 'val'\)"))
 
 
 @pytest.mark.parametrize("how", ["late label", "late unknown"])

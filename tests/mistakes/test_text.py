@@ -150,6 +150,17 @@ CASES: dict[str, tuple[list[Edit], list[str]]] = {
         [(KD, "kd: {type: kd, inputs: {§techer: teacher}}")],
         [r"loss 'kd' .* has no input 'techer'\n    did you mean 'teacher'\?"],
     ),
+    "an input that one more wrapper would add": (
+        [(KD, "kd: {type: kta, wrapper: causal, inputs: {§mask: batch:mask}}")],
+        [
+            r"loss 'kta' .* has no input 'mask'\n    wrapper: \[causal, masked\] adds an input 'mask'; "
+            "known inputs: student, teacher"
+        ],
+    ),
+    "an input that a wrapper would add to a loss without one": (
+        [(KD, "kd: {type: kta, inputs: {§mask: batch:mask}}")],
+        ["\n    wrapper: masked adds an input 'mask'"],
+    ),
     "an input that is bound to nothing": (
         [(NEAR, "near: §{type: mse, inputs: {input: proj}}")],
         [r"input 'target' of loss 'mse' .* is bound to nothing\n    write inputs: \{target: <address>\}"],

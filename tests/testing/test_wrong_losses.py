@@ -40,7 +40,8 @@ def failures(component: Registered, examples: list[Example] | None = None, *, al
 
 def test_a_right_loss_passes_every_check() -> None:
     results = Conformance(registered(losses.Right)).run()
-    assert {result.check for result in results if result.outcome is not Outcome.PASSED} == {"manifest_without_torch"}
+    not_run = {result.check for result in results if result.outcome is not Outcome.PASSED}
+    assert not_run == {"manifest_without_torch", "bounds_work"}  # it is not installed, and no value is a bound itself
 
 
 # The wrong loss, the checks that fail, and what the message says.
@@ -60,16 +61,33 @@ WRONG = [
     (losses.IdleParameter, "gradient_reaches", "no gradient reaches its parameter scale"),
     (losses.TeacherLearns, "teacher_detached", r"a gradient reaches input teacher: .*teacher\.detach\(\)"),
     (losses.GradientOff, "gradients", "differs from finite differences"),
-    (losses.EveryOther, "batch_order", "with the samples permuted"),
+    (losses.EveryOther, "batch_order", "with the 4 samples permuted"),
     (losses.RootOfBatch, "halves", "its halves together"),
     (losses.Broadcast, "broadcast_refused", "input teacher had 1 row and the others 4"),
     (losses.Rounded, "float32", "digits are lost"),
     (losses.Double, "float32", "with float32 inputs it returned torch.float64"),
     (losses.NotUnderAutocast, "autocast", "RuntimeError"),
     (losses.DividedByNorm, "zeros", "with student all zeros it returned nan"),
+    (losses.ZeroSample, "zeros", "with the first sample of student all zeros it returned nan"),
+    (losses.ZerosOnBothSides, "zeros", "with student, teacher all zeros it returned nan"),
     (losses.DeadChannel, "dead_channels", "with channel 0 of student, teacher dead"),
     (losses.RootOfZero, "student_equals_teacher", "with teacher equal to student .* its gradient is not finite"),
+    (losses.Steep, "gradient_bounded", r"with student all zeros the largest gradient is \S+e\+\d\d"),
+    (losses.CostsSomething, "equal_value", "with teacher equal to student it returned 0.1, and"),
+    (losses.ZerosCost, "equal_zeros", "with student and teacher all zeros it returned 1, though"),
+    (losses.Drifts, "equal_gradient", "with teacher equal to student the largest gradient is"),
+    (losses.FarFromTheOrigin, "near_equality", r"0\.001 away from its teacher"),
     (losses.OneSample, "batch_of_one", "with a batch of one sample it returned nan"),
+    (
+        losses.InHalf,
+        "half_precision",
+        "with bfloat16 inputs it returned .* in bfloat16, with the same numbers in float32",
+    ),
+    (losses.HalfOfIt, "half_precision", "with bfloat16 inputs it returned .* in float32, with the same numbers in"),
+    (losses.TakesAnything, "bounds_refused", "the schema refuses temperature: 0, but the constructor .* takes it"),
+    (losses.TakesNoNumber, "bounds_refused", "the schema refuses temperature: nan, but .* takes it"),
+    (losses.NamesNothing, "bounds_refused", "says 'a wrong value', without the name temperature"),
+    (losses.Asserts, "bounds_refused", "raised AssertionError: temperature. Raise ValueError"),
     (losses.Forgets, "state_continues", "is not in its state_dict"),
     (losses.LearnsInEvaluation, "evaluation_pure", "in eval mode without gradient it changed total"),
     (losses.NotPicklable, "copies", "pickle failed: .*lambda"),
@@ -110,6 +128,7 @@ def test_every_check_of_a_loss_catches_something() -> None:
     caught = {check for _, check, _ in WRONG}
     of_losses = {check.name for check in CHECKS.values() if Kind.LOSS in check.kinds}
     elsewhere = {"manifest_without_torch", "schema_strict", "bounds_accepted", "documented", "processes"}
+    elsewhere |= {"seeds_nothing", "teacher_counts", "other_device", "bounds_work"}
     assert of_losses - caught == elsewhere
 
 
@@ -213,6 +232,19 @@ def test_what_the_first_batch_sets_is_prepared() -> None:
 def test_a_wrong_gradient_shows_behind_what_the_first_batch_sets() -> None:
     found = failures(registered(losses.FirstSetsSlopeOff), [Example(inputs=logits, prepare=begun)])
     assert list(found) == ["gradients"]
+
+
+def test_how_near_the_value_must_be_is_the_methods_own_affair() -> None:
+    assert failures(registered(losses.Logarithms), [Example(inputs=logits)]) == {}
+    found = failures(registered(losses.Logarithms), [Example(inputs=logits, near_equality=1e-3)])
+    assert list(found) == ["near_equality"]
+    assert re.search(r"0\.001 away from its teacher float32 gave .* and float64 .*: its digits", found["near_equality"])
+
+
+def test_equality_is_what_the_example_says() -> None:
+    found = failures(registered(losses.Right), [Example(inputs=logits, equal=logits)])
+    assert list(found) == ["equal_value", "equal_gradient"]
+    assert "with a student equal to its teacher it returned" in found["equal_value"]
 
 
 def pairs(generator: torch.Generator, batch: int) -> dict[str, torch.Tensor]:

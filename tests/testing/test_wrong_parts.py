@@ -124,13 +124,15 @@ def losses():
 """
 LOSS = '''
 """A right loss."""
+import torch
 from torch import nn
 from kdcore.shapes import check_same_shape
 class Loss(nn.Module):
     """The mean squared difference."""
     def forward(self, student, teacher):
         check_same_shape(student=student, teacher=teacher)
-        return (student - teacher.detach()).square().mean()
+        dtype = torch.promote_types(student.dtype, torch.float32)
+        return (student.to(dtype) - teacher.detach().to(dtype)).square().mean()
 '''
 EXAMPLE = """
 import torch
@@ -166,7 +168,7 @@ def test_the_command_says_what_passed(kd: Any, install: Any) -> None:
     called = kd("plugins", "check", "rightone")
     assert called.code == 0
     assert called.out.splitlines()[0] == f"loss 'rightone' ({distribution} 1.2.3)"
-    assert "  28 passed" in called.out
+    assert "  37 passed" in called.out
     assert kd("plugins", "check", "loss/rightone").out == called.out
     assert kd("plugins", "check", distribution, "--kind", "loss").out == called.out
 

@@ -2,13 +2,18 @@
 
 from kdcore.testing.checks import (  # noqa: F401 - importing them enters their checks; isort: skip
     manifest,
+    params,
     basics,
+    ranges,
+    seeds,
     gradients,
     batches,
     precision,
     degenerate,
+    equality,
     state,
     compiled,
+    devices,
     processes,
     datasets,
     extractors,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import pickle
+import contextlib
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from kdcore.testing.nested import floating, mapped, tensors
 from kdcore.testing.result import Finding, NotApplicable
 from kdcore.testing.steps import step, trainable
 from kdcore.testing.subject import Subject, all_finite, shown
+from kdcore.testing.surroundings import belongings, contents, filled_by_data, places
 
 BASICS = ("builds", "finite", "inputs_unchanged", "instances_apart", "deterministic")
 
@@ -68,17 +68,34 @@ def _check_count(subject: Subject, built: nn.Module, count: Any) -> None:
         raise Finding(f"count(...) told {shown(told)} before the forward pass, which then returned {shown(count)}")
 
 
-@check(CALLED, "it changes none of its inputs", after=("finite",))
+@check(CALLED, "it changes none of its inputs, forward or backward", after=("finite",))
 def inputs_unchanged(subject: Subject) -> None:
-    """Call it with tensors and compare them with their copies."""
+    """Call it with tensors, differentiate, and compare them with their copies."""
     built, given = subject.build(), subject.inputs()
     before = mapped(lambda each: each.detach().clone(), given)
     subject.call(built, given)
+    _check_unchanged(before, given, "in place")
+    if subject.kind in MODULES:
+        inputs = subject.inputs()
+        _differentiate(subject, subject.build(), inputs)
+        _check_unchanged(before, inputs, "in place by its backward pass")
+
+
+def _differentiate(subject: Subject, built: nn.Module, inputs: Mapping[str, Any]) -> None:
+    wanted = [*subject.learning(inputs, subject.learns), *trainable(built)]
+    value = subject.value(built, inputs)
+    if wanted and value.requires_grad:
+        # What backward finds changed under it is compared below, in plainer words than torch's.
+        with contextlib.suppress(RuntimeError):
+            torch.autograd.grad(value, wanted, allow_unused=True)
+
+
+def _check_unchanged(before: Mapping[str, Any], given: Mapping[str, Any], how: str) -> None:
     for name, value in given.items():
         for old, new in zip(tensors(before[name]), tensors(value), strict=True):
-            if not torch.equal(old.nan_to_num(), new.nan_to_num()):
+            if not torch.equal(old.nan_to_num(), new.detach().nan_to_num()):
                 raise Finding(
-                    f"input {name} was changed in place: other terms read the same tensor. Use operations without a "
+                    f"input {name} was changed {how}: other terms read the same tensor. Use operations without a "
                     "trailing underscore, or clone first"
                 )
 
@@ -88,63 +105,32 @@ def instances_apart(subject: Subject) -> None:
     """Train one of two instances and see what that did to the other, its class and its module."""
     one, other = subject.build(), subject.build()
     _check_storage(one, other)
-    step(subject, one, 0)  # what is filled once, at the first use, may be shared
-    before = _surroundings(one), _belongings(one, other)
+    step(subject, one, 0)  # what is filled once, at the first use, may be shared, if every batch fills it alike
+    around = places(one)
+    before = contents(around), belongings(one, other)
     for number in (1, 2):
         step(subject, one, number)
-    after = _surroundings(one), _belongings(one, other)
+    after = contents(around), belongings(one, other)
     for old, new in zip(before, after, strict=True):
         for where in old.keys() & new.keys():
             if old[where] != new[where]:
                 raise Finding(f"training one instance changed {where}, which all instances share; keep it in a buffer")
+    # Only what is the author's own is emptied; a library's tables are its own affair.
+    package = subject.registered.factory().__module__.split(".", 1)[0]
+    own = [each for each in around if each.module.split(".", 1)[0] == package]
+    filled = filled_by_data(own, lambda batch: step(subject, subject.build(), 0, batch=batch))
+    if filled is not None:
+        raise Finding(
+            f"the first batch of the process fills {filled}, differently for another first batch: all later batches "
+            "and instances, and a resumed run, would depend on it. Keep it in a buffer, or make it from shapes alone"
+        )
 
 
 def _check_storage(one: nn.Module, other: nn.Module) -> None:
-    places = {each.data_ptr() for each in one.state_dict().values() if isinstance(each, Tensor) and each.numel()}
+    held = {each.data_ptr() for each in one.state_dict().values() if isinstance(each, Tensor) and each.numel()}
     for name, value in other.state_dict().items():
-        if isinstance(value, Tensor) and value.numel() and value.data_ptr() in places:
+        if isinstance(value, Tensor) and value.numel() and value.data_ptr() in held:
             raise Finding(f"two instances hold the same tensor {name}: make it in the constructor or in setup")
-
-
-def _surroundings(built: nn.Module) -> dict[str, bytes]:
-    """Return the data of the classes and modules of everything in `built`, torch's own left out."""
-    import sys
-
-    found = {}
-    for kind in {base for module in built.modules() for base in type(module).__mro__}:
-        if kind.__module__.split(".")[0] in ("torch", "builtins", "typing", "abc"):
-            continue
-        found.update(_data(vars(kind), f"{kind.__qualname__}."))
-        home = sys.modules.get(kind.__module__)
-        if home is not None:
-            found.update(_data(vars(home), f"{kind.__module__}."))
-    return found
-
-
-def _belongings(one: nn.Module, other: nn.Module) -> dict[str, bytes]:
-    """Return the mutable data that both instances refer to."""
-    found = {}
-    for (name, first), second in zip(one.named_modules(), other.modules(), strict=False):
-        theirs = {id(value) for value in vars(second).values()}
-        mine = {key: value for key, value in vars(first).items() if id(value) in theirs}
-        found.update(_data(mine, f"{name}." if name else ""))
-    return found
-
-
-def _data(names: Mapping[str, Any], prefix: str) -> dict[str, bytes]:
-    found = {}
-    for name, value in names.items():
-        if (
-            name.startswith("__")
-            or callable(value)
-            or isinstance(value, (ModuleType, property, staticmethod, classmethod))
-        ):
-            continue
-        try:
-            found[prefix + name] = pickle.dumps(value)
-        except Exception:  # noqa: S112 - what cannot be pickled cannot be compared; nothing is lost but this look at it
-            continue
-    return found
 
 
 @check(CALLED, "under one seed it returns the same, bit for bit", after=("inputs_unchanged", "instances_apart"))

@@ -14,7 +14,9 @@ from kdcore.testing.checks.basics import BASICS
 from kdcore.testing.nested import floating, mapped
 from kdcore.testing.result import Finding, NotApplicable
 from kdcore.testing.steps import trainable
-from kdcore.testing.subject import Subject
+from kdcore.testing.subject import Subject, shown
+
+OTHER = 7
 
 
 @check(MODULES, "a gradient reaches every learning input and every parameter of its own", after=BASICS)
@@ -30,10 +32,14 @@ def gradient_reaches(subject: Subject) -> None:
     if not leaves and not parameters:
         raise NotApplicable("it has no parameters, and no input that learns")
     for name, tensors in leaves.items():
-        if not any(_moves(each) for each in _gradients(value, tensors)):
+        moved = [_moves(each) for each in _gradients(value, tensors)]
+        if not all(moved):
+            which = f"{name}[{moved.index(False)}]" if any(moved) else name
             raise Finding(
-                f"no gradient reaches input {name}: nothing would train. Is it detached, rounded or compared? If it is "
-                "not meant to learn, say in Example(learns=...) which inputs are"
+                f"no gradient reaches input {which}: nothing would train"
+                + (f" there, though one reaches {name}[{moved.index(True)}]" if any(moved) else "")
+                + ". Is it detached, rounded or compared? If it is not meant to learn, say in Example(learns=...) "
+                "which inputs are"
             )
     for name, gradient in zip(parameters, _gradients(value, list(parameters.values())), strict=True):
         if gradient is None:
@@ -55,21 +61,42 @@ def _moves(gradient: Tensor | None) -> bool:
     return gradient is not None and bool((gradient != 0).any())
 
 
-@check(LOSSES, "no gradient reaches the teacher's inputs", after=BASICS)
+@check(LOSSES, "no gradient reaches the teacher's inputs, in training or evaluation", after=BASICS)
 def teacher_detached(subject: Subject) -> None:
-    """Make the teacher's tensors want a gradient and see whether one comes."""
+    """Make the teacher's tensors want a gradient and see whether one comes, in either mode."""
     if not subject.fixed:
         raise NotApplicable("no input is the teacher's")
-    built, inputs = subject.build(), subject.inputs()
-    subject.learning(inputs, subject.learns)
-    for name in subject.fixed:
-        leaves = subject.learning(inputs, (name,))
-        if any(_moves(each) for each in _gradients(subject.value(built, inputs), leaves)):
-            raise Finding(
-                f"a gradient reaches input {name}: a teacher that is trained by another term would be "
-                f"pulled towards the student. Write {name}.detach(); if both sides are meant to learn, say "
-                "Example(fixed=())"
-            )
+    for training in (True, False):
+        built, inputs = subject.build().train(training), subject.inputs()
+        subject.learning(inputs, subject.learns)
+        for name in subject.fixed:
+            leaves = subject.learning(inputs, (name,))
+            if any(_moves(each) for each in _gradients(subject.value(built, inputs), leaves)):
+                raise Finding(
+                    f"a gradient reaches input {name}{'' if training else ' in eval mode'}: a teacher that is trained "
+                    f"by another term would be pulled towards the student. Write {name}.detach(); if both sides are "
+                    "meant to learn, say Example(fixed=())"
+                )
+
+
+@check(LOSSES, "another teacher gives another value", optional=True, after=BASICS)
+def teacher_counts(subject: Subject) -> None:
+    """Replace each of the teacher's inputs by other ones, and see whether the value notices, in either mode."""
+    if not subject.fixed:
+        raise NotApplicable("no input is the teacher's")
+    for training in (True, False):
+        inputs, others = subject.inputs(), subject.inputs(seed=OTHER)
+        usual = subject.value(subject.build().train(training), inputs)
+        for name in subject.fixed:
+            try:
+                found = subject.value(subject.build().train(training), {**inputs, name: others[name]})
+            except ValueError:
+                continue  # it noticed
+            if torch.equal(found, usual):
+                raise Finding(
+                    f"with another {name} it returned {shown(found)} as before{'' if training else ' in eval mode'}: "
+                    'nothing is learned from it. If it only counts at times, skip "teacher_counts" and say when'
+                )
 
 
 @check(
@@ -92,6 +119,7 @@ def gradients(subject: Subject) -> None:
         own = dict(zip(parameters, moved[len(leaves) :], strict=True))
         return subject.value(_Calling(subject.build(torch.float64, prepared=True), own), {**inputs, **given})
 
+    _check_dtype(value(*leaves, *parameters.values()))
     try:
         torch.autograd.gradcheck(value, (*leaves, *parameters.values()), fast_mode=True, rtol=1e-3, atol=1e-6)
     except GradcheckError as error:
@@ -101,6 +129,15 @@ def gradients(subject: Subject) -> None:
             "depends on, or a hand-written backward wrong? What the first batch sets for good belongs into "
             "Example(prepare=...)"
         ) from error
+
+
+def _check_dtype(value: Tensor) -> None:
+    if value.dtype is not torch.float64:
+        raise Finding(
+            f"with float64 inputs and parameters it returned {str(value.dtype).removeprefix('torch.')}: whoever trains "
+            "or tests in float64 gets rounded values. Compute on x.to(torch.promote_types(x.dtype, torch.float32)), "
+            "which leaves float64 as it is, instead of x.float()"
+        )
 
 
 class _Calling:

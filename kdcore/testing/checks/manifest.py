@@ -8,15 +8,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import importlib_metadata
 
-from kdcore.component import CheckContext, Kind
-from kdcore.config.create import checked_params
+from kdcore.component import Kind
 from kdcore.discovery import normalized
-from kdcore.errors import ConfigError
 from kdcore.hookspecs import ENTRY_POINT_GROUP
 from kdcore.signatures import BUILT_WITH
 from kdcore.testing.check import ALL, check
@@ -124,15 +121,21 @@ def _compare_default(parameter: inspect.Parameter, part: Mapping[str, Any], requ
         return
     if required:
         raise Finding(f"the schema requires {name}, whose default in the constructor is {parameter.default!r}")
-    if _plain(parameter.default) != part.get("default"):
+    if not _alike(parameter.default, part.get("default"), whole=part.get("type") == "integer"):
         raise Finding(
             f"the default of {name} is {part.get('default')!r} in the schema and {parameter.default!r} in the "
             "constructor: a config and create(...) would build different things"
         )
 
 
-def _plain(value: Any) -> Any:
-    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+def _alike(own: Any, written: Any, *, whole: bool) -> bool:
+    """Whether two defaults build the same: True is not 1, nor is 2.0 a whole number, but a number 2 may be 2.0."""
+    if isinstance(own, (list, tuple)) and isinstance(written, list):
+        pairs = zip(own, written, strict=False)
+        return len(own) == len(written) and all(_alike(one, other, whole=whole) for one, other in pairs)
+    if isinstance(own, bool) is not isinstance(written, bool) or (whole and isinstance(own, float)):
+        return False
+    return bool(own == written)
 
 
 def _parameters(subject: Subject) -> dict[str, inspect.Parameter]:
@@ -150,44 +153,6 @@ def _parameters(subject: Subject) -> dict[str, inspect.Parameter]:
             return {}
         return {name: each for name, each in parameters.items() if name != given}
     return {name: each for name, each in inspect.signature(factory).parameters.items() if name != given}
-
-
-@check(
-    ALL, "the constructor accepts the values at the schema's bounds", once=True, optional=True, after=("schema_strict",)
-)
-def bounds_accepted(subject: Subject) -> None:
-    """Build the component with each enumerated value and at each inclusive bound of its params."""
-    _ = subject.given
-    for name, value in _extremes(subject.registered.schema):
-        changed = Subject(subject.registered, replace(subject.given, params={**subject.given.params, name: value}))
-        if not _goes_together(changed):
-            continue
-        try:
-            changed.construct()
-        except Exception as error:  # a constructor may refuse in any way; the cause is chained and named
-            raise Finding(
-                f"the schema allows {name}: {value!r}, but the constructor raised {type(error).__name__}: "
-                f"{error}. Narrow the schema, or say in the component's check= what does not go together"
-            ) from error
-
-
-def _goes_together(subject: Subject) -> bool:
-    """Whether the schema and the component's own check accept all the example's params at once."""
-    try:
-        params = checked_params(subject.registered, dict(subject.given.params))
-    except ConfigError:
-        return False
-    own = subject.registered.component.check
-    return own is None or not list(own(params, CheckContext(terms=subject.given.terms)))
-
-
-def _extremes(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, part in schema.get("properties", {}).items():
-        for option in (part, *part.get("anyOf", ()), *part.get("oneOf", ())):
-            for bound in ("minimum", "maximum"):
-                if bound in option:
-                    yield name, option[bound]
-            yield from ((name, each) for each in option.get("enum", ()))
 
 
 @check(

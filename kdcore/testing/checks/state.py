@@ -74,24 +74,53 @@ def _compare(subject: Subject, original: nn.Module, twin: nn.Module, how: str) -
         raise Finding(f"after {how} the copy gives {shown(found)}, the original {shown(expected)}")
 
 
-@check(MODULES, "evaluation changes nothing", after=BASICS)
+@check(
+    MODULES, "evaluation changes nothing, with gradient or without, and a model or adapter draws nothing", after=BASICS
+)
 def evaluation_pure(subject: Subject) -> None:
-    """Train a step, call it twice in eval mode without gradient, and compare values and state."""
+    """Train a step, call it twice in eval mode, without gradient and with, and compare values and state."""
     built = subject.build()
     step(subject, built, 0)
     built.eval()
-    before = {name: copy.deepcopy(each) for name, each in built.state_dict().items()}
-    with torch.no_grad():
-        inputs = [subject.inputs(), subject.inputs()]
-        values = [subject.value(built, each) for each in inputs]
-    for name, value in built.state_dict().items():
-        if not _same(before[name], value):
+    # A loss may draw negatives or masks wherever it is called; what is frozen runs in eval mode and may not.
+    seeds = (0, 1) if subject.kind in (Kind.MODEL, Kind.ADAPTER) else (0, 0)
+    for enabled in (False, True):
+        before = _held(built)
+        with torch.set_grad_enabled(enabled):
+            inputs = [subject.inputs(), subject.inputs()]
+            for each in inputs if enabled else ():
+                subject.learning(each, subject.learns)
+            values = [subject.value(built, each, seed).detach() for each, seed in zip(inputs, seeds, strict=True)]
+        _check_held(built, before, "with" if enabled else "without")
+        if not torch.equal(values[0].nan_to_num(), values[1].nan_to_num()):
+            how = " under two seeds" if seeds[0] != seeds[1] else ""
             raise Finding(
-                f"called in eval mode without gradient it changed {name}: validation would move training. "
+                f"called twice in eval mode{how} it returned {shown(values[0])}, then {shown(values[1])}"
+                + (
+                    ": draw only if self.training; frozen, and as a teacher that is cached, it is run like this"
+                    if how
+                    else ""
+                )
+            )
+
+
+def _held(built: nn.Module) -> dict[str, Any]:
+    """Return a copy of the state and of the buffers that are not part of it."""
+    return {name: copy.deepcopy(each) for name, each in {**dict(built.named_buffers()), **built.state_dict()}.items()}
+
+
+def _check_held(built: nn.Module, before: dict[str, Any], how: str) -> None:
+    for name, value in _held(built).items():
+        if not _same(before[name], value):
+            why = (
+                "validation would move training"
+                if how == "without"
+                else "a frozen adapter runs like this where a gradient goes through it, and would change"
+            )
+            raise Finding(
+                f"called in eval mode {how} gradient it changed {name}: {why}. "
                 "Update state only if self.training and torch.is_grad_enabled()"
             )
-    if not torch.equal(values[0].nan_to_num(), values[1].nan_to_num()):
-        raise Finding(f"called twice in eval mode it returned {shown(values[0])}, then {shown(values[1])}")
 
 
 def _same(one: Any, other: Any) -> bool:

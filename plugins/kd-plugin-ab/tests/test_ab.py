@@ -11,9 +11,8 @@ from kd_plugin_ab.connector import ABConnector
 from kd_plugin_ab.loss import ABLoss
 from torch import Tensor, nn
 
-from kdcore import build_objective, create
+from kdcore import build_objective
 from kdcore.contracts import Facts, TensorFacts
-from kdcore.errors import ConfigError
 
 from .textbook import ab
 
@@ -47,9 +46,9 @@ def batch_of(size: int) -> dict[str, Tensor]:
     return {"input": torch.randn(size, 1, 8, 8), "target": torch.arange(size) % 3}
 
 
-def responses(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def responses() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(3, 4, 2, 2, generator=generator, dtype=dtype) for _ in range(2))
+    student, teacher = (torch.randn(3, 4, 2, 2, generator=generator, dtype=torch.float64) for _ in range(2))
     return (2 * student).requires_grad_(), teacher
 
 
@@ -71,11 +70,6 @@ def test_golden_weighted_pairs() -> None:
         torch.testing.assert_close(found, pair["grad"])
 
 
-def test_gradcheck() -> None:
-    student, teacher = responses()
-    assert torch.autograd.gradcheck(lambda student: ABLoss()(student, teacher), (student,))
-
-
 def test_beyond_the_margin_on_the_right_side_nothing_is_lost() -> None:
     student = torch.tensor([[1.0, 5.0, -1.0, -9.0]], requires_grad=True)
     loss = ABLoss()(student, torch.tensor([[0.1, 2.0, 0.0, -3.0]]))
@@ -83,52 +77,14 @@ def test_beyond_the_margin_on_the_right_side_nothing_is_lost() -> None:
     assert not gradient(loss, student).any()
 
 
-def test_equality_and_zeros_are_finite() -> None:
-    student, _ = responses()
-    zeros = torch.zeros(2, 3, requires_grad=True)
-    for own, theirs in ((student, student), (zeros, zeros)):
-        loss = ABLoss()(own, theirs)
-        assert loss.isfinite()
-        assert gradient(loss, own).isfinite().all()
-    assert ABLoss()(zeros, zeros).item() == 3  # 0 is not active: the student should be at -1
+def test_zero_is_not_active() -> None:
+    zeros = torch.zeros(2, 3)
+    assert ABLoss()(zeros, zeros).item() == 3  # the student should be at -1
 
 
-def test_a_batch_is_the_mean_of_its_samples() -> None:
-    student, teacher = responses()
-    alone = [ABLoss()(student[index : index + 1], teacher[index : index + 1]) for index in range(3)]
-    torch.testing.assert_close(ABLoss()(student, teacher), torch.stack(alone).mean())
-
-
-def test_the_teacher_gets_no_gradient() -> None:
-    student, teacher = responses()
-    ABLoss()(student, teacher.requires_grad_()).backward()
-    assert teacher.grad is None
-    assert student.grad is not None
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    student, teacher = (side.detach().to(dtype) for side in responses())
-    large = (500 * student).requires_grad_()
-    loss = ABLoss()(large, teacher)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, ABLoss()(large.float(), teacher.float()), rtol=0, atol=0)
-    assert gradient(loss, large).dtype == dtype
-
-
-def test_inputs_and_params_that_do_not_fit() -> None:
+def test_inputs_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"student has shape \(2, 3, 4, 4\) but teacher has \(2, 5, 4, 4\)"):
         ABLoss()(torch.zeros(2, 3, 4, 4), torch.zeros(2, 5, 4, 4))
-    with pytest.raises(ValueError, match="margin is 0; it must be above 0"):
-        ABLoss(0)
-    with pytest.raises(ValueError, match="'none'; it must be one of mean, sum"):
-        ABLoss(reduction="none")
-
-
-@pytest.mark.parametrize(("param", "value"), [("margin", 0), ("margins", 1), ("reduction", "none")])
-def test_create_refuses_wrong_params(param: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=param):
-        create("loss", "ab", **{param: value})
 
 
 def facts(x: tuple[int, ...], like: tuple[int, ...] | None = None) -> Facts:
@@ -160,13 +116,6 @@ def test_an_adapter_that_lacks_a_size() -> None:
         ABConnector().setup(facts((5, 3)))
     with pytest.raises(ValueError, match="ab_connector was used before setup"):
         ABConnector()(torch.zeros(2, 3, 4, 4))
-    with pytest.raises(ValueError, match="out_channels must be 1 or more, found 0"):
-        ABConnector(out_channels=0)
-
-
-def test_a_config_cannot_ask_for_no_channels() -> None:
-    with pytest.raises(ConfigError, match="out_channels"):
-        create("adapter", "ab_connector", out_channels=0)
 
 
 def test_a_connector_without_batch_norm_has_a_bias() -> None:

@@ -11,8 +11,8 @@ import torch
 from kd_plugin_cwd.loss import CWDLoss
 from torch import Tensor, nn
 
-from kdcore import build_objective, create
-from kdcore.errors import ConfigError, WiringError
+from kdcore import build_objective
+from kdcore.errors import WiringError
 
 TEXTBOOK = runpy.run_path(str(Path(__file__).with_name("textbook.py")))
 
@@ -37,11 +37,6 @@ def test_value_and_gradient_follow_the_paper(form: str, shape: tuple[int, ...], 
     torch.testing.assert_close(gradient(loss, student), gradient(expected, student))
 
 
-def test_gradcheck() -> None:
-    student, teacher = maps(2, 2, 2, 2)
-    assert torch.autograd.gradcheck(lambda student: CWDLoss()(student, teacher), (student,))
-
-
 def test_the_paper_sums_what_a_uniform_student_leaves() -> None:
     """Against a uniform student, the divergence of a channel is log n minus its entropy."""
     _, teacher = maps(1, 1, 6)
@@ -56,24 +51,6 @@ def test_an_offset_of_a_channel_does_not_matter() -> None:
     torch.testing.assert_close(CWDLoss()(student + offset, teacher - offset), CWDLoss()(student, teacher))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_equality_is_zero_with_zero_gradient(dtype: torch.dtype) -> None:
-    student, _ = maps(2, 3, 4, 4, dtype=dtype)
-    loss = CWDLoss()(student, student)
-    assert loss.item() == 0
-    torch.testing.assert_close(gradient(loss, student), torch.zeros_like(student), rtol=0, atol=1e-7)
-
-
-@pytest.mark.parametrize("side", ["student", "teacher"])
-def test_dead_channels_are_finite(side: str) -> None:
-    student, teacher = maps(2, 3, 4, 4, dtype=torch.float32)
-    with torch.no_grad():
-        (student if side == "student" else teacher)[:, 1] = 0
-    loss = CWDLoss()(student, teacher)
-    assert loss.isfinite()
-    assert gradient(loss, student).isfinite().all()
-
-
 def test_large_activations_are_finite() -> None:
     student, teacher = maps(2, 3, 4, 4, dtype=torch.float32)
     loss = CWDLoss()(1e4 * student, 1e4 * teacher)
@@ -81,26 +58,8 @@ def test_large_activations_are_finite() -> None:
     assert gradient(loss, student).isfinite().all()
 
 
-def test_zeros_and_one_position() -> None:
-    student = torch.zeros(1, 2, 3, requires_grad=True)
-    assert CWDLoss()(student, torch.zeros(1, 2, 3)).item() == 0
-    assert CWDLoss()(student[..., :1], torch.ones(1, 2, 1)).item() == 0
-
-
-def test_the_teacher_gets_no_gradient() -> None:
-    student, teacher = maps(2, 3, 4)
-    CWDLoss()(student, teacher.requires_grad_()).backward()
-    assert teacher.grad is None
-    assert student.grad is not None
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    student, teacher = maps(2, 3, 4, dtype=dtype)
-    loss = CWDLoss()(student, teacher)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, CWDLoss()(student.float(), teacher.float()), rtol=0, atol=0)
-    assert gradient(loss, student).dtype == dtype
+def test_one_position_is_all_there_is() -> None:
+    assert CWDLoss()(torch.zeros(1, 2, 1), torch.ones(1, 2, 1)).item() == 0
 
 
 @pytest.mark.parametrize(
@@ -114,18 +73,6 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
 def test_shapes_that_do_not_fit(student: Any, teacher: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CWDLoss()(torch.zeros(student), torch.zeros(teacher))
-
-
-@pytest.mark.parametrize("temperature", [0, -1, float("nan")])
-def test_wrong_params(temperature: float) -> None:
-    with pytest.raises(ValueError, match=f"temperature is {temperature}; it must be above 0"):
-        CWDLoss(temperature)
-
-
-@pytest.mark.parametrize(("param", "value"), [("temperature", 0), ("tau", 1)])
-def test_create_refuses_wrong_params(param: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=param):
-        create("loss", "cwd", **{param: value})
 
 
 CONFIG = """

@@ -11,16 +11,16 @@ import torch
 from kd_plugin_dkd.loss import DKDLoss
 from torch import Tensor, nn
 
-from kdcore import build_objective, create
+from kdcore import build_objective
 from kdcore.contracts import Facts, TensorFacts
-from kdcore.errors import ConfigError, WiringError
+from kdcore.errors import WiringError
 
 textbook = runpy.run_path(str(Path(__file__).with_name("textbook.py")))["dkd"]
 
 
-def batch(*shape: int, dtype: torch.dtype = torch.float64, scale: float = 2) -> tuple[Tensor, Tensor, Tensor]:
+def batch(*shape: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (scale * torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    student, teacher = (2 * torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
     target = torch.randint(shape[-1], shape[:-1], generator=generator)
     return student.to(dtype).requires_grad_(), teacher.to(dtype), target
 
@@ -39,11 +39,6 @@ def test_value_and_gradient_follow_the_paper(shape: tuple[int, ...], params: dic
     expected = textbook(*rows, **chosen)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradient(loss, student), gradient(expected, student))
-
-
-def test_gradcheck() -> None:
-    student, teacher, target = batch(3, 5)
-    assert torch.autograd.gradcheck(lambda student: DKDLoss()(student, teacher, target), (student,))
 
 
 def test_the_parts_add_up_to_hintons_divergence() -> None:
@@ -68,37 +63,6 @@ def test_a_sure_teacher_costs_no_accuracy(margin: float) -> None:
     assert gradient(loss, student).isfinite().all()
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_equality_is_zero_with_zero_gradient(dtype: torch.dtype) -> None:
-    student, _, target = batch(4, 7, dtype=dtype)
-    loss = DKDLoss()(student, student, target)
-    assert loss.item() == 0
-    torch.testing.assert_close(gradient(loss, student), torch.zeros_like(student), rtol=0, atol=1e-6)
-
-
-def test_zeros_and_a_batch_of_one() -> None:
-    student = torch.zeros(1, 7, requires_grad=True)
-    loss = DKDLoss()(student, torch.zeros(1, 7), torch.tensor([3]))
-    assert loss.item() == 0
-    torch.testing.assert_close(gradient(loss, student), torch.zeros(1, 7), rtol=0, atol=1e-6)
-
-
-def test_the_teacher_gets_no_gradient() -> None:
-    student, teacher, target = batch(4, 7)
-    DKDLoss()(student, teacher.requires_grad_(), target).backward()
-    assert teacher.grad is None
-    assert student.grad is not None
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    student, teacher, target = batch(5, 7, dtype=dtype)
-    loss = DKDLoss()(student, teacher, target)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, DKDLoss()(student.float(), teacher.float(), target), rtol=0, atol=0)
-    assert gradient(loss, student).dtype == dtype
-
-
 @pytest.mark.parametrize(
     ("student", "teacher", "target", "message"),
     [
@@ -117,7 +81,7 @@ def test_labels_that_do_not_fit() -> None:
     student, teacher, _ = batch(2, 7)
     with pytest.raises(ValueError, match="target holds 7; with 7 classes, labels are 0 to 6"):
         DKDLoss()(student, teacher, torch.tensor([0, 7]))
-    with pytest.raises(ValueError, match=r"target holds -100.*masked wrapper"):
+    with pytest.raises(ValueError, match=r"holds -100.*\[causal, {type: masked, params: {ignore_index: -100}}\]"):
         DKDLoss()(student, teacher, torch.tensor([-100, 1]))
     with pytest.raises(ValueError, match=r"dtype torch.float32; class indices"):
         DKDLoss()(student, teacher, torch.zeros(2))
@@ -129,25 +93,6 @@ def test_setup_refuses_fewer_classes_than_the_data_has() -> None:
     DKDLoss().setup(Facts(inputs=inputs, addresses={"target": "batch:rotation"}, num_classes=8))
     with pytest.raises(ValueError, match=r"\(2, 7\), 7 classes, but the data set has 8: build the model with 8"):
         DKDLoss().setup(Facts(inputs=inputs, num_classes=8))
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"temperature": 0}, "temperature is 0; it must be above 0"),
-        ({"alpha": -1}, "alpha is -1; it must be 0 or more"),
-        ({"beta": float("nan")}, "beta is nan; it must be 0 or more"),
-    ],
-)
-def test_wrong_params(params: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        DKDLoss(**params)
-
-
-@pytest.mark.parametrize(("param", "value"), [("temperature", 0), ("alpha", -1), ("betta", 1), ("beta", "8")])
-def test_create_refuses_wrong_params(param: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=param):
-        create("loss", "dkd", **{param: value})
 
 
 CONFIG = """

@@ -11,9 +11,8 @@ from kd_plugin_ft.factors import Paraphraser, Translator
 from kd_plugin_ft.loss import FTLoss
 from torch import Tensor, nn
 
-from kdcore import build_objective, create
+from kdcore import build_objective
 from kdcore.contracts import Facts, TensorFacts
-from kdcore.errors import ConfigError
 
 from .textbook import ft
 
@@ -58,9 +57,9 @@ def batch_of(size: int) -> dict[str, Tensor]:
     return {"input": torch.randn(size, 1, 8, 8), "target": torch.arange(size) % 3}
 
 
-def factors(dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def factors() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(3, 4, 2, 2, generator=generator, dtype=dtype) for _ in range(2))
+    student, teacher = (torch.randn(3, 4, 2, 2, generator=generator, dtype=torch.float64) for _ in range(2))
     return student.requires_grad_(), teacher
 
 
@@ -80,71 +79,14 @@ def test_golden() -> None:
     torch.testing.assert_close(gradient(loss, student), GOLDEN["grad"])
 
 
-@pytest.mark.parametrize("p", [1, 2, 3])
-def test_gradcheck(p: float) -> None:
+def test_scale_does_not_matter() -> None:
     student, teacher = factors()
-    assert torch.autograd.gradcheck(lambda student: FTLoss(p)(student, teacher), (student,))
+    torch.testing.assert_close(FTLoss()(7 * student, teacher / 3), FTLoss()(student, teacher))
 
 
-@pytest.mark.parametrize("p", [1, 1.5, 2, 3])
-def test_equality_is_zero_with_zero_gradient(p: float) -> None:
-    student, _ = factors()
-    loss = FTLoss(p)(student, student)
-    assert loss.item() == 0
-    torch.testing.assert_close(gradient(loss, student), torch.zeros_like(student), rtol=0, atol=1e-15)
-
-
-@pytest.mark.parametrize("p", [1, 1.5, 2, 3])
-@pytest.mark.parametrize("sides", ["student", "teacher", "both"])
-def test_zeros_are_finite_and_pull_gently(p: float, sides: str) -> None:
-    student, teacher = factors()
-    student = (student * (sides == "teacher")).detach().requires_grad_()
-    loss = FTLoss(p)(student, teacher * (sides == "student"))
-    assert loss.isfinite()
-    assert gradient(loss, student).abs().max() < 10
-    assert (loss == 0) == (sides == "both")
-
-
-def test_scale_does_not_matter_and_a_batch_is_the_mean_of_its_samples() -> None:
-    student, teacher = factors()
-    loss = FTLoss()
-    torch.testing.assert_close(loss(7 * student, teacher / 3), loss(student, teacher))
-    alone = [loss(student[index : index + 1], teacher[index : index + 1]) for index in range(3)]
-    torch.testing.assert_close(loss(student, teacher), torch.stack(alone).mean())
-
-
-def test_the_teacher_gets_no_gradient() -> None:
-    student, teacher = factors()
-    FTLoss()(student, teacher.requires_grad_()).backward()
-    assert teacher.grad is None
-    assert student.grad is not None
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    student, teacher = (side.detach().to(dtype) for side in factors())
-    large = (500 * student).requires_grad_()
-    loss = FTLoss()(large, teacher)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, FTLoss()(large.float(), teacher.float()), rtol=0, atol=0)
-    assert gradient(loss, large).dtype == dtype
-
-
-def test_inputs_and_params_that_do_not_fit() -> None:
+def test_inputs_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"student has shape \(2, 3, 4, 4\) but teacher has \(2, 5, 4, 4\)"):
         FTLoss()(torch.zeros(2, 3, 4, 4), torch.zeros(2, 5, 4, 4))
-    with pytest.raises(ValueError, match=r"p is 0\.5; it must be 1 or more"):
-        FTLoss(0.5)
-    with pytest.raises(ValueError, match="'none'; it must be one of mean, batchmean, sum"):
-        FTLoss(reduction="none")
-    with pytest.raises(ValueError, match="eps is -1; it must be 0 or more"):
-        FTLoss(eps=-1)
-
-
-@pytest.mark.parametrize(("param", "value"), [("p", 0.5), ("q", 1), ("reduction", "none"), ("eps", -1)])
-def test_create_refuses_wrong_params(param: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=param):
-        create("loss", "ft", **{param: value})
 
 
 def facts(x: tuple[int, ...], like: tuple[int, ...] | None = None) -> Facts:
@@ -176,8 +118,6 @@ def test_an_adapter_that_lacks_a_size() -> None:
         Translator().setup(facts((5, 3)))
     with pytest.raises(ValueError, match="ft_translator was used before setup"):
         Translator()(torch.zeros(2, 3, 4, 4))
-    with pytest.raises(ValueError, match="out_channels must be 1 or more, found 0"):
-        Translator(out_channels=0)
 
 
 def test_the_paraphraser_takes_its_channels_from_x() -> None:
@@ -188,18 +128,8 @@ def test_the_paraphraser_takes_its_channels_from_x() -> None:
     assert paraphraser(x).shape == x.shape
     with pytest.raises(ValueError, match=r"in_channels is 6 but x has shape \(5, 7, 4, 4\)"):
         paraphraser.setup(facts((5, 7, 4, 4)))
-    with pytest.raises(ValueError, match="rate is 0; it must be above 0"):
-        Paraphraser(rate=0)
     with pytest.raises(ValueError, match="ft_paraphraser was used before setup"):
         Paraphraser()(x)
-    with pytest.raises(ValueError, match="kernel_size is 2; it must be odd"):
-        Paraphraser(kernel_size=2)
-
-
-@pytest.mark.parametrize(("name", "param"), [("ft_translator", "out_channels"), ("ft_paraphraser", "rate")])
-def test_a_config_cannot_ask_for_no_channels(name: str, param: str) -> None:
-    with pytest.raises(ConfigError, match=param):
-        create("adapter", name, **{param: 0})
 
 
 def made(which: str) -> nn.Module:

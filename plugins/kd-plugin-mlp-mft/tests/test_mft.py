@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from kd_plugin_mlp_mft.loss import MFTLoss, corrected
 from torch import Tensor, nn
 
-from kdcore import build_objective, create
+from kdcore import build_objective
 from kdcore.contracts import Facts, TensorFacts
-from kdcore.errors import ConfigError, WiringError
+from kdcore.errors import WiringError
 
 TEXTBOOK = runpy.run_path(str(Path(__file__).with_name("textbook.py")))
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
@@ -73,11 +73,6 @@ def test_golden(case: dict[str, Any]) -> None:
     torch.testing.assert_close(gradient(loss, student) / divisor, torch.tensor(case["gradient"]), rtol=1e-4, atol=1e-6)
 
 
-def test_gradcheck() -> None:
-    student, teacher, target = batch(3, 5)
-    assert torch.autograd.gradcheck(lambda student: MFTLoss()(student, teacher, target), (student,))
-
-
 def test_a_teacher_that_leads_is_left_alone() -> None:
     student, teacher, target = batch(6, 7)
     leading = teacher + 10 * F.one_hot(target, 7)
@@ -100,39 +95,12 @@ def test_a_threshold_of_one_is_cross_entropy() -> None:
     torch.testing.assert_close(MFTLoss(threshold=1)(student, teacher, target), F.cross_entropy(student, target))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_equality_is_zero_where_the_teacher_needs_no_correction(dtype: torch.dtype) -> None:
-    student, _, target = batch(6, 7, dtype=dtype)
-    student = (student.detach() + 10 * F.one_hot(target, 7)).requires_grad_()
-    loss = MFTLoss()(student, student, target)
-    assert loss.item() == pytest.approx(0, abs=1e-6)
-    torch.testing.assert_close(gradient(loss, student), torch.zeros_like(student), rtol=0, atol=1e-6)
-
-
 def test_zeros_and_a_batch_of_one() -> None:
     student = torch.zeros(1, 4, requires_grad=True)
     loss = MFTLoss(threshold=0.2)(student, torch.zeros(1, 4), torch.tensor([1]))
     p = torch.tensor([0.2, 0.4, 0.2, 0.2])
     torch.testing.assert_close(loss, (p * (4 * p).log()).sum())
     torch.testing.assert_close(gradient(loss, student), (0.25 - p)[None])
-
-
-def test_the_teacher_gets_no_gradient_and_is_not_changed() -> None:
-    student, teacher, target = batch(4, 7)
-    before = teacher.clone()
-    MFTLoss()(student, teacher.requires_grad_(), target).backward()
-    assert teacher.grad is None
-    assert student.grad is not None
-    assert torch.equal(teacher, before)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    student, teacher, target = batch(5, 7, dtype=dtype)
-    loss = MFTLoss()(student, teacher, target)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, MFTLoss()(student.float(), teacher.float(), target), rtol=0, atol=0)
-    assert gradient(loss, student).dtype == dtype
 
 
 @pytest.mark.parametrize(
@@ -153,7 +121,7 @@ def test_labels_that_do_not_fit() -> None:
     student, teacher, _ = batch(2, 7)
     with pytest.raises(ValueError, match="target holds 7; with 7 classes, labels are 0 to 6"):
         MFTLoss()(student, teacher, torch.tensor([0, 7]))
-    with pytest.raises(ValueError, match=r"target holds -100.*masked wrapper"):
+    with pytest.raises(ValueError, match=r"holds -100.*\[causal, {type: masked, params: {ignore_index: -100}}\]"):
         MFTLoss()(student, teacher, torch.tensor([-100, 1]))
     with pytest.raises(ValueError, match=r"dtype torch.float32; class indices"):
         MFTLoss()(student, teacher, torch.zeros(2))
@@ -164,26 +132,6 @@ def test_setup_refuses_fewer_classes_than_the_data_has() -> None:
     MFTLoss().setup(Facts(inputs=inputs, num_classes=7))
     with pytest.raises(ValueError, match=r"\(2, 7\), 7 classes, but the data set has 8: build the model with 8"):
         MFTLoss().setup(Facts(inputs=inputs, num_classes=8))
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"threshold": 1.5}, r"threshold is 1\.5; it must be from 0 to 1"),
-        ({"threshold": float("nan")}, "it must be from 0 to 1"),
-        ({"temperature": 0}, "temperature is 0; it must be above 0"),
-    ],
-)
-def test_wrong_params(params: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        MFTLoss(**params)
-    with pytest.raises(ConfigError, match=next(iter(params))):
-        create("loss", "mft", **params)
-
-
-def test_create_refuses_unknown_params() -> None:
-    with pytest.raises(ConfigError, match="treshold"):
-        create("loss", "mft", treshold=0.1)
 
 
 CONFIG = """

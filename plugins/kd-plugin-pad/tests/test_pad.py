@@ -59,23 +59,13 @@ def test_any_variance_is_finite(log_variance: float) -> None:
     assert all(each.isfinite().all() for each in gradients(value, given))
 
 
-def test_equality_and_the_teacher() -> None:
+def test_at_equality_the_variance_remains() -> None:
     given = inputs()
     value = PADL2Loss()(**{**given, "teacher": given["student"]})
     torch.testing.assert_close(value, given["log_variance"].mean())
     student, variance = gradients(value, given)
     assert not student.any()
     torch.testing.assert_close(variance, torch.full_like(variance, 1 / variance.numel()))
-    given["teacher"].requires_grad_()
-    PADL2Loss()(**given).backward()
-    assert given["teacher"].grad is None
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    given = {name: 300 * each.detach().to(dtype) for name, each in inputs().items()}
-    single = {name: each.float() for name, each in given.items()}
-    assert torch.equal(PADL2Loss()(**given), PADL2Loss()(**single))
 
 
 def test_inputs_that_do_not_fit() -> None:
@@ -86,10 +76,6 @@ def test_inputs_that_do_not_fit() -> None:
         PADL2Loss()(**{**given, "teacher": torch.zeros(3, 6)})
     with pytest.raises(ValueError, match=r"log_variance has shape \(4,\); 2\+ dimensions"):
         PADL2Loss()(**{**given, "log_variance": torch.zeros(4)})
-    with pytest.raises(ValueError, match="eps is 0; it must be above 0"):
-        PADL2Loss(0)
-    with pytest.raises(kdcore.KdcoreError, match="eps"):
-        kdcore.create("loss", "pad_l2", eps=0)
 
 
 def test_the_branch() -> None:

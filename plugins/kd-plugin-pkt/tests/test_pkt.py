@@ -10,8 +10,8 @@ import torch
 from kd_plugin_pkt.loss import PKTLoss
 from torch import Tensor, nn
 
-from kdcore import build_objective, create
-from kdcore.errors import ConfigError, KdcoreError
+from kdcore import build_objective
+from kdcore.errors import KdcoreError
 
 from .textbook import pkt
 
@@ -31,10 +31,10 @@ stages:
 """
 
 
-def features(batch: int = 7, *, scale: float = 1.0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def features(batch: int = 7) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    student = scale * torch.randn(batch, 3, 2, generator=generator, dtype=dtype)
-    return student.requires_grad_(), torch.randn(batch, 9, generator=generator, dtype=dtype)
+    student = torch.randn(batch, 3, 2, generator=generator, dtype=torch.float64)
+    return student.requires_grad_(), torch.randn(batch, 9, generator=generator, dtype=torch.float64)
 
 
 def gradient(loss: Tensor, of: Tensor) -> Tensor:
@@ -57,63 +57,9 @@ def test_golden() -> None:
     torch.testing.assert_close(gradient(loss, student), GOLDEN["grad"])
 
 
-@pytest.mark.parametrize("params", [{}, {"eps": 1e-3}])
-def test_gradcheck(params: dict[str, object]) -> None:
-    student, teacher = features(4)
-    assert torch.autograd.gradcheck(lambda student: PKTLoss(**params)(student, teacher), (student,))
-
-
-def test_equality_is_zero_with_zero_gradient() -> None:
-    student, _ = features()
-    loss = PKTLoss()(student, student)
-    assert loss.item() == 0
-    torch.testing.assert_close(gradient(loss, student), torch.zeros_like(student), rtol=0, atol=1e-8)
-
-
-@pytest.mark.parametrize("sides", ["student", "teacher", "both", "one sample"])
-def test_zeros_are_finite_and_pull_gently(sides: str) -> None:
+def test_scale_does_not_matter() -> None:
     student, teacher = features()
-    if sides == "one sample":
-        student = torch.cat([student[:1] * 0, student[1:]])
-    else:
-        student, teacher = student * (sides == "teacher"), teacher * (sides == "student")
-    student = student.detach().requires_grad_()
-    loss = PKTLoss()(student, teacher)
-    assert loss.isfinite()
-    assert gradient(loss, student).abs().max() < 10
-    assert (loss == 0) == (sides == "both")
-
-
-def test_order_does_not_matter_and_the_teacher_gets_no_gradient() -> None:
-    student, teacher = features()
-    loss, order = (
-        PKTLoss()(student, teacher.requires_grad_()),
-        torch.randperm(7, generator=torch.Generator().manual_seed(1)),
-    )
-    torch.testing.assert_close(PKTLoss()(student[order], teacher[order]), loss)
-    torch.testing.assert_close(PKTLoss()(7 * student, teacher / 5), loss)
-    loss.backward()
-    assert teacher.grad is None
-    assert student.grad is not None
-
-
-def test_float32_near_equality() -> None:
-    student, _ = features(dtype=torch.float32)
-    noise = torch.randn(student.shape, generator=torch.Generator().manual_seed(2))
-    teacher = student.detach() + 1e-3 * noise
-    exact = student.detach().double().requires_grad_()
-    loss, expected = PKTLoss()(student, teacher), pkt(exact, teacher.double())
-    torch.testing.assert_close(loss.double(), expected, rtol=2e-3, atol=0)
-    torch.testing.assert_close(gradient(loss, student).double(), gradient(expected, exact), rtol=1e-2, atol=1e-8)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    student, teacher = (side.detach().to(dtype) for side in features(scale=300))
-    loss = PKTLoss()(student.requires_grad_(), teacher)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, PKTLoss()(student.float(), teacher.float()), rtol=0, atol=0)
-    assert gradient(loss, student).dtype == dtype
+    torch.testing.assert_close(PKTLoss()(7 * student, teacher / 5), PKTLoss()(student, teacher))
 
 
 def test_inputs_that_do_not_fit() -> None:
@@ -123,18 +69,6 @@ def test_inputs_that_do_not_fit() -> None:
         PKTLoss()(torch.zeros(2, 4), torch.zeros(3, 4))
     with pytest.raises(ValueError, match=r"teacher has shape \(4,\); 2\+ dimensions"):
         PKTLoss()(torch.zeros(4, 4), torch.zeros(4))
-
-
-@pytest.mark.parametrize(("params", "message"), [({"eps": 0}, "eps is 0; it must be above 0")])
-def test_wrong_params(params: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        PKTLoss(**params)
-
-
-@pytest.mark.parametrize(("param", "value"), [("eps", 0), ("epsilon", 1e-7)])
-def test_create_refuses_wrong_params(param: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=param):
-        create("loss", "pkt", **{param: value})
 
 
 def test_in_an_objective(tmp_path: Path) -> None:

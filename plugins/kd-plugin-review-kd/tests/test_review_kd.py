@@ -19,9 +19,9 @@ from . import textbook
 GOLDEN = torch.load(Path(__file__).with_name("golden.pt"), weights_only=True)
 
 
-def maps(*shape: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def maps(*shape: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    student, teacher = (torch.randn(*shape, generator=generator, dtype=dtype) for _ in range(2))
+    student, teacher = (torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(2))
     return student.requires_grad_(), teacher
 
 
@@ -59,26 +59,6 @@ def test_the_sum() -> None:
     torch.testing.assert_close(HierarchicalContextLoss(reduction="sum")(student, teacher), expected)
 
 
-def test_equality_zeros_and_the_teacher() -> None:
-    student, teacher = maps(2, 3, 4, 4)
-    teacher.requires_grad_()
-    loss = HierarchicalContextLoss()
-    loss(student, teacher).backward()
-    assert teacher.grad is None
-    for same in (student, torch.zeros(1, 3, 4, 4, requires_grad=True)):
-        value = loss(same, same)
-        assert value == 0
-        assert not torch.autograd.grad(value, same)[0].any()
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    student, teacher = (300 * each.detach().to(dtype) for each in maps(2, 3, 8, 8))
-    value = HierarchicalContextLoss()(student, teacher)
-    assert value.dtype == torch.float32
-    assert torch.equal(value, HierarchicalContextLoss()(student.float(), teacher.float()))
-
-
 def test_inputs_that_do_not_fit() -> None:
     loss = HierarchicalContextLoss()
     with pytest.raises(ValueError, match=r"student has shape \(2, 3, 4, 4\) but teacher has \(2, 3, 2, 2\)"):
@@ -87,8 +67,6 @@ def test_inputs_that_do_not_fit() -> None:
         loss(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4))
     with pytest.raises(ValueError, match=r"output_sizes is \[0\]; sizes must be 1 or more"):
         HierarchicalContextLoss([0])
-    with pytest.raises(ValueError, match="'none'; it must be one of mean, sum"):
-        HierarchicalContextLoss(reduction="none")
 
 
 STUDENT = [(2, 4, 8, 8), (2, 6, 4, 6), (2, 8)]

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
-import math
 import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from kd_plugin_self_kd.loss import DIVERGENCES, SelfKDLoss
+from kd_plugin_self_kd.loss import SelfKDLoss
 from torch import Tensor, nn
 
-from kdcore import build_objective, create, load_config
+from kdcore import build_objective, load_config
 from kdcore.errors import ConfigError, WiringError
 
 textbook = runpy.run_path(str(Path(__file__).with_name("textbook.py")))["self_kd"]
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
 
 
-def exits(*shape: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def exits(*shape: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     student, teacher = (2 * torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
-    return student.to(dtype).requires_grad_(), teacher.to(dtype)
+    return student.requires_grad_(), teacher
 
 
 def gradient(value: Tensor, leaf: Tensor) -> Tensor:
@@ -40,12 +39,6 @@ def test_value_and_gradient_follow_the_definition(shape: tuple[int, ...], diverg
     expected = textbook(student, teacher, divergence, temperature).mean()
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradient(loss, student), gradient(expected, student))
-
-
-@pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_gradcheck(divergence: str) -> None:
-    student, teacher = exits(3, 5)
-    assert torch.autograd.gradcheck(lambda student: SelfKDLoss(divergence)(student, teacher), (student,))
 
 
 @pytest.mark.parametrize("case", GOLDEN, ids=lambda case: case["tag"])
@@ -95,40 +88,6 @@ def test_tokens_return_sum_and_count() -> None:
     assert loss.count(target=torch.zeros(2, 3)) is None
 
 
-@pytest.mark.parametrize("divergence", ["kl", "l2"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_equality_is_zero_with_zero_gradient(divergence: str, dtype: torch.dtype) -> None:
-    student, _ = exits(4, 7, dtype=dtype)
-    loss = SelfKDLoss(divergence)(student, student)
-    assert loss.item() == 0
-    torch.testing.assert_close(gradient(loss, student), torch.zeros_like(student), rtol=0, atol=1e-7)
-
-
-def test_zeros_and_a_batch_of_one() -> None:
-    student = torch.zeros(1, 7, requires_grad=True)
-    loss = SelfKDLoss()(student, torch.zeros(1, 7))
-    assert loss.item() == pytest.approx(math.log(7))
-    torch.testing.assert_close(gradient(loss, student), torch.zeros(1, 7), rtol=0, atol=1e-7)
-
-
-@pytest.mark.parametrize("divergence", DIVERGENCES)
-def test_the_deeper_exit_gets_no_gradient(divergence: str) -> None:
-    student, teacher = exits(4, 7)
-    SelfKDLoss(divergence)(student, teacher.requires_grad_()).backward()
-    assert teacher.grad is None
-    assert student.grad is not None
-
-
-@pytest.mark.parametrize("divergence", DIVERGENCES)
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_float32(divergence: str, dtype: torch.dtype) -> None:
-    student, teacher = exits(5, 7, dtype=dtype)
-    loss = SelfKDLoss(divergence)(student, teacher)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, SelfKDLoss(divergence)(student.float(), teacher.float()), rtol=0, atol=0)
-    assert gradient(loss, student).dtype == dtype
-
-
 @pytest.mark.parametrize(
     ("student", "teacher", "message"),
     [
@@ -142,21 +101,9 @@ def test_shapes_that_do_not_fit(student: Any, teacher: Any, message: str) -> Non
         SelfKDLoss()(torch.zeros(student), torch.zeros(teacher))
 
 
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"divergence": "mse"}, "'mse'; it must be one of cross_entropy, kl, l2"),
-        ({"temperature": 0}, "temperature is 0; it must be above 0"),
-        ({"temperature": 2, "divergence": "l2"}, "temperature is for cross_entropy and kl, not for l2"),
-        ({"reduction": "none"}, "'none'; it must be one of mean"),
-    ],
-)
-def test_wrong_params(params: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        SelfKDLoss(**params)
-    if "l2" not in params.values():
-        with pytest.raises(ConfigError, match=next(iter(params))):
-            create("loss", "self_kd", **params)
+def test_l2_has_no_temperature() -> None:
+    with pytest.raises(ValueError, match="temperature is for cross_entropy and kl, not for l2"):
+        SelfKDLoss("l2", temperature=2)
 
 
 def test_a_config_is_told_of_a_temperature_that_nothing_uses() -> None:

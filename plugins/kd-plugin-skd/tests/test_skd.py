@@ -13,18 +13,18 @@ import torch.nn.functional as F
 from kd_plugin_skd.loss import SKDDirectionLoss
 from torch import Tensor, nn
 
-from kdcore import build_objective, create
-from kdcore.errors import ConfigError, WiringError
+from kdcore import build_objective
+from kdcore.errors import WiringError
 
 textbook = runpy.run_path(str(Path(__file__).with_name("textbook.py")))["skd_direction"]
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
 
 
-def logits(batch: int, *classes: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def logits(batch: int, *classes: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     both = classes if len(classes) == 2 else classes * 2
     student, teacher = (torch.randn(batch, count, generator=generator, dtype=torch.float64) for count in both)
-    return student.to(dtype).requires_grad_(), teacher.to(dtype)
+    return student.requires_grad_(), teacher
 
 
 def gradient(value: Tensor, leaf: Tensor) -> Tensor:
@@ -38,11 +38,6 @@ def test_value_and_gradient_follow_the_paper(batch: int, classes: tuple[int, ...
     loss, expected = SKDDirectionLoss(tikhonov)(student, teacher), textbook(student, teacher, tikhonov)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradient(loss, student), gradient(expected, student))
-
-
-def test_gradcheck() -> None:
-    student, teacher = logits(4, 3)
-    assert torch.autograd.gradcheck(lambda student: SKDDirectionLoss()(student, teacher), (student,))
 
 
 def test_golden() -> None:
@@ -67,54 +62,6 @@ def test_lengths_and_rotations_do_not_matter() -> None:
     torch.testing.assert_close(loss(lengths * student @ rotation, teacher), loss(student, teacher))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_equality_is_zero_with_zero_gradient(dtype: torch.dtype) -> None:
-    student, _ = logits(6, 4, dtype=dtype)
-    loss = SKDDirectionLoss()(student, student)
-    assert loss.item() == 0
-    assert not gradient(loss, student).any()
-
-
-def test_float32_is_accurate_close_to_equality() -> None:
-    student, _ = logits(32, 10)
-    near = student.detach() + 1e-4 * torch.randn(
-        32, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
-    )
-    single = student.detach().float().requires_grad_()
-    loss = SKDDirectionLoss()(single, near.float())
-    expected = SKDDirectionLoss()(single.double(), near.float().double())
-    torch.testing.assert_close(loss.double(), expected, rtol=1e-3, atol=0)
-    torch.testing.assert_close(gradient(loss, single), gradient(expected, single), rtol=1e-2, atol=1e-4)
-
-
-@pytest.mark.parametrize("side", ["student", "teacher", "both"])
-def test_samples_of_zeros_are_finite(side: str) -> None:
-    student, teacher = logits(4, 3, dtype=torch.float32)
-    with torch.no_grad():
-        for each in {"student": [student], "teacher": [teacher], "both": [student, teacher]}[side]:
-            each[1] = 0
-    loss = SKDDirectionLoss()(student, teacher)
-    assert loss.isfinite()
-    assert gradient(loss, student).isfinite().all()
-    assert SKDDirectionLoss()(torch.zeros(3, 4), torch.zeros(3, 4)).item() == 0
-
-
-def test_the_teacher_gets_no_gradient() -> None:
-    student, teacher = logits(4, 3)
-    SKDDirectionLoss()(student, teacher.requires_grad_()).backward()
-    assert teacher.grad is None
-    assert student.grad is not None
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    student, teacher = logits(5, 7, dtype=dtype)
-    loss = SKDDirectionLoss()(student, teacher)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, SKDDirectionLoss()(student.float(), teacher.float()), rtol=0, atol=0)
-    assert gradient(loss, student).dtype == dtype
-
-
 @pytest.mark.parametrize(
     ("student", "teacher", "message"),
     [
@@ -126,18 +73,6 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
 def test_shapes_that_do_not_fit(student: Any, teacher: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SKDDirectionLoss()(torch.zeros(student), torch.zeros(teacher))
-
-
-@pytest.mark.parametrize("tikhonov", [0, -1, float("nan")])
-def test_wrong_params(tikhonov: float) -> None:
-    with pytest.raises(ValueError, match=f"tikhonov is {tikhonov}; it must be above 0"):
-        SKDDirectionLoss(tikhonov)
-
-
-@pytest.mark.parametrize(("param", "value"), [("tikhonov", 0), ("temperature", 4)])
-def test_create_refuses_wrong_params(param: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=param):
-        create("loss", "skd_direction", **{param: value})
 
 
 CONFIG = """

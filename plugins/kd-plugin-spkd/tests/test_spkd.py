@@ -10,8 +10,8 @@ import torch
 from kd_plugin_spkd.loss import SPKDLoss
 from torch import Tensor, nn
 
-from kdcore import build_objective, create
-from kdcore.errors import ConfigError, KdcoreError
+from kdcore import build_objective
+from kdcore.errors import KdcoreError
 
 from .textbook import spkd
 
@@ -31,10 +31,10 @@ stages:
 """
 
 
-def features(batch: int = 7, *, scale: float = 1.0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def features(batch: int = 7) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    student = scale * torch.randn(batch, 3, 2, generator=generator, dtype=dtype)
-    return student.requires_grad_(), torch.randn(batch, 9, generator=generator, dtype=dtype)
+    student = torch.randn(batch, 3, 2, generator=generator, dtype=torch.float64)
+    return student.requires_grad_(), torch.randn(batch, 9, generator=generator, dtype=torch.float64)
 
 
 def gradient(loss: Tensor, of: Tensor) -> Tensor:
@@ -57,63 +57,9 @@ def test_golden() -> None:
     torch.testing.assert_close(gradient(loss, student), GOLDEN["grad"])
 
 
-@pytest.mark.parametrize("params", [{}, {"normalize": "l1"}, {"reduction": "sum"}])
-def test_gradcheck(params: dict[str, object]) -> None:
-    student, teacher = features(4)
-    assert torch.autograd.gradcheck(lambda student: SPKDLoss(**params)(student, teacher), (student,))
-
-
-def test_equality_is_zero_with_zero_gradient() -> None:
-    student, _ = features()
-    loss = SPKDLoss()(student, student)
-    assert loss.item() == 0
-    torch.testing.assert_close(gradient(loss, student), torch.zeros_like(student), rtol=0, atol=1e-15)
-
-
-@pytest.mark.parametrize("sides", ["student", "teacher", "both", "one sample"])
-def test_zeros_are_finite_and_pull_gently(sides: str) -> None:
+def test_scale_does_not_matter() -> None:
     student, teacher = features()
-    if sides == "one sample":
-        student = torch.cat([student[:1] * 0, student[1:]])
-    else:
-        student, teacher = student * (sides == "teacher"), teacher * (sides == "student")
-    student = student.detach().requires_grad_()
-    loss = SPKDLoss()(student, teacher)
-    assert loss.isfinite()
-    assert gradient(loss, student).abs().max() < 10
-    assert (loss == 0) == (sides == "both")
-
-
-def test_order_does_not_matter_and_the_teacher_gets_no_gradient() -> None:
-    student, teacher = features()
-    loss, order = (
-        SPKDLoss()(student, teacher.requires_grad_()),
-        torch.randperm(7, generator=torch.Generator().manual_seed(1)),
-    )
-    torch.testing.assert_close(SPKDLoss()(student[order], teacher[order]), loss)
-    torch.testing.assert_close(SPKDLoss()(7 * student, teacher / 5), loss)
-    loss.backward()
-    assert teacher.grad is None
-    assert student.grad is not None
-
-
-def test_float32_near_equality() -> None:
-    student, _ = features(dtype=torch.float32)
-    noise = torch.randn(student.shape, generator=torch.Generator().manual_seed(2))
-    teacher = student.detach() + 1e-3 * noise
-    exact = student.detach().double().requires_grad_()
-    loss, expected = SPKDLoss()(student, teacher), spkd(exact, teacher.double())
-    torch.testing.assert_close(loss.double(), expected, rtol=2e-3, atol=0)
-    torch.testing.assert_close(gradient(loss, student).double(), gradient(expected, exact), rtol=1e-2, atol=1e-7)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    student, teacher = (side.detach().to(dtype) for side in features(scale=300))
-    loss = SPKDLoss()(student.requires_grad_(), teacher)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, SPKDLoss()(student.float(), teacher.float()), rtol=0, atol=0)
-    assert gradient(loss, student).dtype == dtype
+    torch.testing.assert_close(SPKDLoss()(7 * student, teacher / 5), SPKDLoss()(student, teacher))
 
 
 def test_inputs_that_do_not_fit() -> None:
@@ -123,24 +69,6 @@ def test_inputs_that_do_not_fit() -> None:
         SPKDLoss()(torch.zeros(2, 4), torch.zeros(3, 4))
     with pytest.raises(ValueError, match=r"teacher has shape \(4,\); 2\+ dimensions"):
         SPKDLoss()(torch.zeros(4, 4), torch.zeros(4))
-
-
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"normalize": "l3"}, "'l3'; it must be one of l2, l1"),
-        ({"reduction": "mean"}, "'mean'; it must be one of batchmean, sum"),
-    ],
-)
-def test_wrong_params(params: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        SPKDLoss(**params)
-
-
-@pytest.mark.parametrize(("param", "value"), [("normalize", "l3"), ("normalise", "l2"), ("reduction", "mean")])
-def test_create_refuses_wrong_params(param: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=param):
-        create("loss", "spkd", **{param: value})
 
 
 def test_in_an_objective(tmp_path: Path) -> None:

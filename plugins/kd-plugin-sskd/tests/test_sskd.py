@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,9 +23,11 @@ GOLDEN = torch.load(Path(__file__).with_name("golden.pt"), weights_only=True)
 INPUTS = ("student", "teacher", "student_embedding", "teacher_embedding", "target")
 
 
-def inputs(images: int = 5, classes: int = 7, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+def inputs(images: int = 5, classes: int = 7) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    rows = [torch.randn(4 * images, size, generator=generator, dtype=dtype) for size in (classes, classes, 6, 3)]
+    rows = [
+        torch.randn(4 * images, size, generator=generator, dtype=torch.float64) for size in (classes, classes, 6, 3)
+    ]
     rows = [rows[0].requires_grad_(), rows[1], rows[2].requires_grad_(), rows[3]]
     return dict(zip(INPUTS, [*rows, torch.randint(classes, (images,), generator=generator)], strict=True))
 
@@ -96,38 +97,12 @@ def test_what_is_kept() -> None:
     ]
 
 
-def test_only_the_student_gets_a_gradient_and_its_own_copy_costs_labels_alone() -> None:
-    given = inputs()
-    given["teacher"].requires_grad_()
-    given["teacher_embedding"].requires_grad_()
-    SSKDLoss()(**given).backward()
-    assert [name for name in INPUTS[:4] if given[name].grad is not None] == ["student", "student_embedding"]
+def test_its_own_copy_costs_labels_alone() -> None:
     given = inputs()
     same = {**given, "teacher": given["student"], "teacher_embedding": given["student_embedding"]}
     loss = SSKDLoss(loss_weights=[0, 1, 1, 1])(**same)
     assert loss.abs() < 1e-12
     assert all(each.abs().max() < 1e-12 for each in gradients(loss, given))
-
-
-@pytest.mark.parametrize("name", ["student", "teacher", "student_embedding", "teacher_embedding"])
-def test_zeros_are_finite(name: str) -> None:
-    given = inputs(dtype=torch.float32)
-    given[name] = torch.zeros_like(given[name], requires_grad=name.startswith("student"))
-    value = SSKDLoss()(**given)
-    assert value.isfinite()
-    assert all(each.isfinite().all() and each.abs().max() < 100 for each in gradients(value, given))
-    zeros = torch.zeros(8, 3, requires_grad=True)
-    (gradient,) = torch.autograd.grad(SSKDAuxiliaryLoss()(zeros), zeros)
-    assert gradient.isfinite().all()
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
-    given = {name: each.detach().to(dtype) if each.is_floating_point() else each for name, each in inputs().items()}
-    single = {name: each.float() if each.is_floating_point() else each for name, each in given.items()}
-    assert torch.equal(SSKDLoss()(**given), SSKDLoss()(**single))
-    embedding = given["student_embedding"]
-    assert torch.equal(SSKDAuxiliaryLoss()(embedding), SSKDAuxiliaryLoss()(embedding.float()))
 
 
 @pytest.mark.parametrize(
@@ -146,20 +121,11 @@ def test_inputs_that_do_not_fit(changed: dict[str, Tensor], message: str) -> Non
         SSKDLoss()(**{**inputs(), **changed})
 
 
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        ({"ss_temperature": 0}, "ss_temperature is 0; it must be above 0"),
-        ({"tf_ratio": 1.5}, "tf_ratio is 1.5; it must be from 0 to 1"),
-        ({"loss_weights": [1, 2]}, "loss_weights has 2 numbers; it needs 4"),
-        ({"reduction": "batchmean"}, "'batchmean'; it must be one of mean, sum"),
-    ],
-)
-def test_wrong_params(params: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        SSKDLoss(**params)
-    with pytest.raises(kdcore.KdcoreError, match=next(iter(params))):
-        kdcore.create("loss", "sskd", **params)
+def test_every_part_has_a_weight() -> None:
+    with pytest.raises(ValueError, match="loss_weights has 2 numbers; it needs 4"):
+        SSKDLoss(loss_weights=[1, 2])
+    with pytest.raises(kdcore.KdcoreError, match="loss_weights"):
+        kdcore.create("loss", "sskd", loss_weights=[1, 2])
 
 
 def test_the_head_takes_its_sizes_from_the_facts() -> None:

@@ -321,5 +321,9 @@ def test_data_of_another_tokenizer_is_refused_without_torch(tmp_path, saved):
         "data 'train' makes ids of the tokenizer {type: bytes}, but the model reads those of the tokenizer in" in told
     )
     assert "are only in" in told
+    data["data"]["val"] = data["data"]["test"] = data["data"]["train"]
+    with pytest.raises(ConfigError, match="data 'train', 'val' and 'test' make ids of the tokenizer") as caught:
+        kdcore.load_config(write(tmp_path, data))
+    assert len([each for each in caught.value.problems if "ids of" in str(each)]) == 1
     data["data"]["train"]["params"]["tokenizer"] = str(saved)
     kdcore.load_config(write(tmp_path, data), external_models=())

@@ -14,16 +14,22 @@ from kdcore.shapes import check_same_shape
 _SEEN: list[float] = []
 
 
+def full(logits: Tensor) -> Tensor:
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 class Right(nn.Module):
     """The mean squared difference of softened distributions: nothing is wrong with it."""
 
     def __init__(self, temperature: float = 2.0) -> None:
         super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature is {temperature}; it must be above 0")
         self.temperature = temperature
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         check_same_shape(student=student, teacher=teacher)
-        return self.reduced((self.soft(student) - self.soft(teacher.detach())).square())
+        return self.reduced((self.soft(full(student)) - self.soft(full(teacher.detach()))).square())
 
     def soft(self, logits: Tensor) -> Tensor:
         return (logits / self.temperature).softmax(-1)
@@ -35,7 +41,7 @@ class Right(nn.Module):
 class TeacherLearns(Right):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         check_same_shape(student=student, teacher=teacher)
-        return (self.soft(student) - self.soft(teacher)).square().mean()
+        return (self.soft(full(student)) - self.soft(full(teacher))).square().mean()
 
 
 class Vector(Right):
@@ -67,15 +73,83 @@ class DeadChannel(DividedByNorm):
     """Wants features (B, C, D), and knows zeros but no dead channel."""
 
     def soft(self, logits: Tensor) -> Tensor:
-        if not logits.any():
-            raise ValueError("all features are 0")
-        return super().soft(logits)
+        some = logits.flatten(1).any(1).reshape(-1, 1, 1)
+        return super().soft(torch.where(some, logits, torch.ones_like(logits)))
+
+
+class ZeroSample(DividedByNorm):
+    """Knows zeros everywhere, and not in one sample."""
+
+    def soft(self, logits: Tensor) -> Tensor:
+        return super().soft(torch.where(logits.any(), logits, torch.ones_like(logits)))
+
+
+class ZerosOnBothSides(Right):
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        check_same_shape(student=student, teacher=teacher)
+        length = sum(torch.linalg.vector_norm(full(each), dim=-1, keepdim=True) for each in (student, teacher.detach()))
+        return ((full(student) - full(teacher.detach())) / length).square().mean()
+
+
+class Steep(Right):
+    """Its gradient at zeros is finite, and 1e12 times that of others."""
+
+    def soft(self, logits: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(logits)
+
+
+class CostsSomething(Right):
+    def reduced(self, losses: Tensor) -> Tensor:
+        return losses.mean() + 0.1
+
+
+class ZerosCost(Right):
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return super().forward(student, teacher) + (~student.any()).float()
+
+
+class Drifts(Right):
+    """Costs nothing at equality, and less beyond."""
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        first = self.soft(full(student))[..., 0] - self.soft(full(teacher.detach()))[..., 0]
+        return super().forward(student, teacher) + first.mean() / 10
+
+
+class FarFromTheOrigin(Right):
+    """Its rounding shows only where the sides are close."""
+
+    def soft(self, logits: Tensor) -> Tensor:
+        return super().soft(logits) + 300
+
+
+class Logarithms(Right):
+    """A right loss: the difference of logarithms loses digits of the value, not of the gradient."""
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        check_same_shape(student=student, teacher=teacher)
+        p, log_q = full(teacher.detach()).softmax(-1), full(student).log_softmax(-1)
+        return (p * (p.log() - log_q)).sum(-1).mean()
+
+
+class InHalf(Right):
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        check_same_shape(student=student, teacher=teacher)
+        return self.reduced((self.soft(student) - self.soft(teacher.detach())).square())
+
+
+class HalfOfIt(Right):
+    """Softens in the inputs' precision, and only compares in float32."""
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        check_same_shape(student=student, teacher=teacher)
+        return self.reduced((full(self.soft(student)) - full(self.soft(teacher.detach()))).square())
 
 
 class OneSample(Right):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         check_same_shape(student=student, teacher=teacher)
-        return (student.std(0, unbiased=True) - teacher.detach().std(0, unbiased=False)).square().mean()
+        return (full(student).std(0) - full(teacher.detach()).std(0)).square().mean()
 
 
 class WrongSlope(torch.autograd.Function):
@@ -126,7 +200,7 @@ class EveryOther(Right):
     """Weighs rows by their place; halves of even size do not tell."""
 
     def reduced(self, losses: Tensor) -> Tensor:
-        weights = torch.tensor([0.5, 1.5], dtype=losses.dtype).repeat(len(losses))[: len(losses)]
+        weights = losses.new_tensor([0.5, 1.5]).repeat(len(losses))[: len(losses)]
         return (losses.mean(-1) * weights).mean()
 
 
@@ -137,7 +211,7 @@ class RootOfBatch(Right):
 
 class Broadcast(Right):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return (self.soft(student) - self.soft(teacher.detach())).square().mean()
+        return (self.soft(full(student)) - self.soft(full(teacher.detach()))).square().mean()
 
 
 class Rounded(Right):
@@ -146,7 +220,7 @@ class Rounded(Right):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         check_same_shape(student=student, teacher=teacher)
         far = 4e6
-        difference = (student + far) - (teacher.detach() + far)
+        difference = (full(student) + far) - (full(teacher.detach()) + far)
         return difference.square().mean()
 
 
@@ -160,7 +234,9 @@ class NotUnderAutocast(Right):
         gram = losses.T @ losses / len(losses) ** 0.5
         into = torch.zeros_like(losses[0])
         # The product is in bfloat16 under autocast, the zeros are not.
-        return into.index_add(0, torch.arange(len(into)), gram.diagonal()).mean() / len(losses) ** 0.5
+        return (
+            into.index_add(0, torch.arange(len(into), device=into.device), gram.diagonal()).mean() / len(losses) ** 0.5
+        )
 
 
 class Forgets(Right):
@@ -252,7 +328,7 @@ class NotCopied(Right):
         return type(self), (self.temperature,), self.__dict__
 
     def reduced(self, losses: Tensor) -> Tensor:
-        return losses.mean() + self.samples
+        return losses.mean() * self.samples
 
 
 class OtherWhenCompiled(Right):
@@ -282,6 +358,33 @@ class Narrow(Right):
     def __init__(self, temperature: float = 2.0) -> None:
         if temperature < 1:
             raise ValueError(f"temperature is {temperature}; it must be 1 or more")
+        super().__init__(temperature)
+
+
+class TakesAnything(Right):
+    def __init__(self, temperature: float = 2.0) -> None:
+        super().__init__()
+        self.temperature = temperature
+
+
+class TakesNoNumber(Right):
+    def __init__(self, temperature: float = 2.0) -> None:
+        if temperature <= 0:
+            raise ValueError("temperature must be above 0")
+        super().__init__()
+        self.temperature = temperature
+
+
+class NamesNothing(Right):
+    def __init__(self, temperature: float = 2.0) -> None:
+        if not temperature > 0:
+            raise ValueError("a wrong value")
+        super().__init__(temperature)
+
+
+class Asserts(Right):
+    def __init__(self, temperature: float = 2.0) -> None:
+        assert temperature > 0, "temperature"
         super().__init__(temperature)
 
 

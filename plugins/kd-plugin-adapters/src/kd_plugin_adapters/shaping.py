@@ -77,9 +77,9 @@ class Normalize(nn.Module):
 
     def __init__(self, p: float = 2.0, dim: int = -1, eps: float = 1e-12) -> None:
         super().__init__()
-        if p < 1:
+        if not p >= 1:
             raise ValueError(f"p must be 1 or more, found {p}")
-        if eps < 0:
+        if not eps >= 0:
             raise ValueError(f"eps must be 0 or more, found {eps}")
         self.p = p
         self.dim = dim

@@ -7,11 +7,13 @@ import math
 import torch
 from torch import Tensor, nn
 
+from kdcore.precision import without_autocast
 from kdcore.shapes import check_rank, check_same_batch
 
 KERNELS = ("gaussian", "bilinear")
 REDUCTIONS = ("batchmean", "sum")
 EPS = 1e-12
+MAX_POWER = 100
 
 
 class CCKDLoss(nn.Module):
@@ -30,7 +32,7 @@ class CCKDLoss(nn.Module):
     Arguments:
         kernel: `gaussian` or `bilinear`.
         gamma: the Gaussian's, above 0.
-        max_p: the highest power of the series, 1 or more.
+        max_p: the highest power of the series, from 1 to 100.
         normalize: divide each embedding by its L2 norm.
         reduction: `batchmean` divides by B^2, `sum` does not.
     """
@@ -48,8 +50,8 @@ class CCKDLoss(nn.Module):
             raise ValueError(f"kernel is {kernel!r}; it must be one of {', '.join(KERNELS)}")
         if not gamma > 0:
             raise ValueError(f"gamma is {gamma}; it must be above 0")
-        if max_p < 1:
-            raise ValueError(f"max_p is {max_p}; it must be 1 or more")
+        if not 1 <= max_p <= MAX_POWER:
+            raise ValueError(f"max_p is {max_p}; it must be from 1 to {MAX_POWER}")
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction is {reduction!r}; it must be one of {', '.join(REDUCTIONS)}")
         self.kernel = kernel
@@ -57,10 +59,12 @@ class CCKDLoss(nn.Module):
         self.max_p = max_p
         self.normalize = normalize
         self.reduction = reduction
+        # By logarithms: powers and factorials overflow long before their quotients.
         self._coefficients = [
-            math.exp(-2 * gamma) * (2 * gamma) ** power / math.factorial(power) for power in range(1, max_p + 1)
+            math.exp(power * math.log(2 * gamma) - 2 * gamma - math.lgamma(power + 1)) for power in range(1, max_p + 1)
         ]
 
+    @without_autocast
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare embeddings (B, ...) of the same samples; all but the batch is flattened and may differ.
 

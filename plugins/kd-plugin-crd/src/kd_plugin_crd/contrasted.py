@@ -108,7 +108,7 @@ class Contrasted(Dataset[dict[str, Any]]):
                 f"num_negatives is {self.num_negatives}, but of the {len(self)} samples of {name} only "
                 f"{negatives.fewest} are left without {left_out}",
                 repair=f"give a number from 1 to {negatives.fewest}"
-                + ("" if negatives.order is None else ", or sampling: relax"),
+                + (", or sampling: relax" if negatives.fewest < self.num_negatives < len(self) else ""),
             )
         return negatives, classes if self.positive == "class" else None
 

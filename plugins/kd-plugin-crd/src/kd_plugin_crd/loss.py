@@ -16,6 +16,7 @@ from kd_plugin_crd.noise import fill_with_noise
 from kdcore.collective import gather
 from kdcore.contracts import Facts
 from kdcore.gradient import with_gradient
+from kdcore.precision import without_autocast
 
 
 class CRDLoss(nn.Module):
@@ -94,6 +95,7 @@ class CRDLoss(nn.Module):
             targets = labels_of(facts, num_samples) if self.sampling == "exact" else None
             self._draw_from(Negatives(num_samples, targets))
 
+    @without_autocast
     def forward(
         self,
         student: Tensor,
@@ -153,7 +155,7 @@ class CRDLoss(nn.Module):
             raise ValueError(
                 f"num_negatives is {self.num_negatives} but of {negatives.num_samples} samples only "
                 f"{negatives.fewest} are left without {left_out}; lower num_negatives"
-                + ("" if negatives.order is None else ", or give sampling: relax")
+                + (", or give sampling: relax" if self.num_negatives < negatives.num_samples else "")
             )
         self.negatives = negatives.to(self.normalizer.device)
 
@@ -174,13 +176,13 @@ class CRDLoss(nn.Module):
         return normalizer.device.type == "cpu" and not torch.compiler.is_compiling() and bool((normalizer > 0).all())
 
     def _by_blocks(self, view: int, embedding: Tensor, bank: Tensor, candidates: Candidates) -> Tensor:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        with torch.no_grad():
             log_normalizer = self.normalizer[view].log()
             value, gradient = candidates.contrast(embedding, bank, log_normalizer, self.temperature, self.eps)
         return with_gradient(embedding, value, gradient)
 
     def _at_once(self, view: int, embedding: Tensor, bank: Tensor, contrast_index: Tensor, remember: bool) -> Tensor:
-        with torch.no_grad(), torch.autocast(embedding.device.type, enabled=False):
+        with torch.no_grad():
             scores = similarities(embedding, bank, contrast_index).div_(self.temperature)
             scores -= self._log_normalizer(view, scores, remember)
             noise = (contrast_index.shape[1] - 1) / len(bank)

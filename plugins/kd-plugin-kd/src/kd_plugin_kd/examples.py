@@ -9,6 +9,8 @@ from kdcore.testing import Example
 
 CLASSES = 5
 
+ENTROPY = {"equal_value": "cross entropy is least at equality, where the teacher's entropy remains"}
+
 
 def logits(generator: Generator, batch: int) -> dict[str, Tensor]:
     """Return logits of images."""
@@ -23,7 +25,12 @@ def masked_tokens(generator: Generator, batch: int) -> dict[str, Tensor]:
 
 EXAMPLES = [
     Example(inputs=logits),
-    Example(name="cross_entropy", inputs=logits, params={"divergence": "cross_entropy", "temperature": 2.0}),
+    Example(
+        name="cross_entropy",
+        inputs=logits,
+        params={"divergence": "cross_entropy", "temperature": 2.0},
+        skip=ENTROPY,
+    ),
     Example(name="mse", inputs=logits, params={"divergence": "mse", "reduction": "batchmean"}),
     Example(name="tokens", inputs=masked_tokens, params={"reduction": "tokens"}),
 ]

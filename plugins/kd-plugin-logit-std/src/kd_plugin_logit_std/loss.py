@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from kdcore.reduction import Reduced, check_reduction, reduce_losses
 from kdcore.shapes import check_rank, check_same_shape
 
+EQUAL = 1e-7
+
 
 class LogitStdKDLoss(nn.Module):
     """Hinton's divergence of logits that each side's own deviation has divided.
@@ -20,7 +22,8 @@ class LogitStdKDLoss(nn.Module):
     and deviation of its teacher's logits, only their ranking and proportions.
 
     The mean is taken out for accuracy only: the softmax ignores it, so no gradient goes through it. A
-    distribution whose logits are all equal stays uniform. The teacher gets no gradient. float16 and
+    distribution whose logits are all equal stays uniform, and its gradient is that of logits of deviation 1,
+    where the formula's would be 1 / eps times that. The teacher gets no gradient. float16 and
     bfloat16 are computed in float32.
 
     Arguments:
@@ -89,4 +92,6 @@ class LogitStdKDLoss(nn.Module):
         deviation: Tensor = (
             torch.linalg.vector_norm(centred, dim=self.dim, keepdim=True) / (logits.shape[self.dim] - 1) ** 0.5
         )
-        return (centred / (self.temperature * (self.eps + deviation))).log_softmax(self.dim)
+        # Logits that are all equal, as of a head that begins with zeros, would get a gradient of 1 / eps.
+        divisor = torch.where(deviation > min(self.eps, EQUAL), self.eps + deviation, 1)
+        return (centred / (self.temperature * divisor)).log_softmax(self.dim)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdcore.contracts import Facts, TensorFacts
+from kdcore.precision import without_autocast
 from kdcore.reduction import check_reduction
 from kdcore.shapes import check_rank, check_same_batch
 
@@ -61,6 +62,7 @@ class MGDLoss(nn.Module):
         if self.generator is None:
             self._build(student, teacher)
 
+    @without_autocast
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare feature maps (B, C, H, W) and (B, C', H, W). Raises ValueError where shapes do not fit."""
         if self.generator is None or self.align is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from kdcore.testing import Example
@@ -20,7 +21,21 @@ def tokens(generator: Generator, batch: int) -> dict[str, Tensor]:
     return {**made, "target": torch.randint(5, (batch, 3), generator=generator)}
 
 
+def right(generator: Generator, batch: int) -> dict[str, Tensor]:
+    """Return a student equal to a teacher whose labels lead far enough to be left as they are."""
+    made = labelled(generator, batch)
+    leading = made["teacher"] / 2 + 5 * F.one_hot(made["target"], 5)
+    return {**made, "student": leading, "teacher": leading.clone()}
+
+
+def right_tokens(generator: Generator, batch: int) -> dict[str, Tensor]:
+    """Return the same of several positions, for a temperature of 2."""
+    made = right(generator, 3 * batch)
+    doubled = {name: 2 * each if name != "target" else each for name, each in made.items()}
+    return {name: each.unflatten(0, (batch, 3)) for name, each in doubled.items()}
+
+
 EXAMPLES = [
-    Example(inputs=labelled, params={"threshold": 0.2}),
-    Example(name="tokens", inputs=tokens, params={"threshold": 0.7, "temperature": 2}),
+    Example(inputs=labelled, equal=right, params={"threshold": 0.2}),
+    Example(name="tokens", inputs=tokens, equal=right_tokens, params={"threshold": 0.7, "temperature": 2}),
 ]

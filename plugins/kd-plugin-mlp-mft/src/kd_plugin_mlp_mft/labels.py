@@ -35,7 +35,9 @@ def check_labels(target: Tensor, logits: Tensor) -> None:
     if target.device.type == "cpu" and target.numel() and not torch.compiler.is_compiling():
         lowest, highest = (int(bound) for bound in target.aminmax())
         if lowest < 0 or highest >= logits.shape[-1]:
+            wrong = lowest if lowest < 0 else highest
+            masked = f"{{type: masked, params: {{ignore_index: {wrong}}}}}"
             raise ValueError(
-                f"target holds {lowest if lowest < 0 else highest}; with {logits.shape[-1]} classes, labels are 0 to "
-                f"{logits.shape[-1] - 1} (the masked wrapper drops labels to ignore)"
+                f"target holds {wrong}; with {logits.shape[-1]} classes, labels are 0 to {logits.shape[-1] - 1}. To "
+                f"leave out positions so labelled, write wrapper: {masked} (where causal shifts: [causal, {masked}])"
             )

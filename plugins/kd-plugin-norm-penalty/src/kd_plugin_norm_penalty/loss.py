@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from kdcore.shapes import check_not_empty
+
 
 class NormPenaltyLoss(nn.Module):
     """The p-norm of a tensor, over all its elements, the batch among them.
@@ -29,7 +31,8 @@ class NormPenaltyLoss(nn.Module):
         self.p = p
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the norm of a tensor of any shape; raises ValueError where it holds integers."""
+        """Return the norm of a tensor of any shape; raises ValueError where it is empty or holds integers."""
+        check_not_empty(input=input)
         if not input.is_floating_point():
             raise ValueError(f"input has dtype {input.dtype}; a norm to learn from needs floating-point numbers")
         norm: Tensor = torch.linalg.vector_norm(input.to(torch.promote_types(input.dtype, torch.float32)), ord=self.p)

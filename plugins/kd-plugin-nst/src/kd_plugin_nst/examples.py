@@ -19,9 +19,15 @@ def wide(generator: Generator, batch: int) -> dict[str, Tensor]:
     return {**made, "teacher": torch.randn(batch, 7, 4, generator=generator)}
 
 
+def alike(generator: Generator, batch: int) -> dict[str, Tensor]:
+    """Return maps with more channels than positions that are equal."""
+    student = torch.randn(batch, 5, 4, generator=generator)
+    return {"student": student, "teacher": student.clone()}
+
+
 EXAMPLES = [
     Example(inputs=maps),
-    Example(name="few_positions", inputs=wide),
-    Example(name="linear", inputs=wide, params={"kernel": "linear"}),
-    Example(name="gaussian", inputs=wide, params={"kernel": "gaussian"}),
+    Example(name="few_positions", inputs=wide, equal=alike),
+    Example(name="linear", inputs=wide, equal=alike, params={"kernel": "linear"}),
+    Example(name="gaussian", inputs=wide, equal=alike, params={"kernel": "gaussian"}),
 ]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_plugin_nst.discrepancy import DISCREPANCIES
+from kdcore.precision import without_autocast
 from kdcore.shapes import check_rank, check_same_batch
 
 EPS = 1e-12
@@ -36,6 +37,7 @@ class NSTLoss(nn.Module):
             raise ValueError(f"kernel is {kernel!r}; it must be one of {', '.join(DISCREPANCIES)}")
         self.kernel = kernel
 
+    @without_autocast
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare feature maps (B, C, *spatial) of 1 to 3 spatial dimensions; only C may differ.
 

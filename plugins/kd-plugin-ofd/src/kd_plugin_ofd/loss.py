@@ -85,7 +85,11 @@ def channel_margins(norm: nn.Module, like: Tensor) -> Tensor:
 
 def _shift_and_scale(norm: nn.Module) -> tuple[Tensor | None, Tensor | None]:
     found: list[Any] = [getattr(norm, name, nn) for name in ("bias", "weight")]
-    if any(each is not None and not (isinstance(each, Tensor) and each.dim() == 1) for each in found):
+    # Of a layer or group norm a channel has no mean of its own, so its shift and scale say nothing of its distribution;
+    # what is frozen or of another library is known by the statistics it has, or could have.
+    if not hasattr(norm, "running_mean") or any(
+        each is not None and not (isinstance(each, Tensor) and each.dim() == 1) for each in found
+    ):
         raise ValueError(
             f"norm is a {type(norm).__name__}; a batch norm is needed, with a shift and a scale for each channel: "
             "bind the one whose output is bound to teacher, with @module"

@@ -46,8 +46,8 @@ class PADL2Loss(nn.Module):
         s, t, v = (each.flatten(1).to(dtype) for each in (student, teacher.detach(), log_variance))
         # 1 / (exp(v) + eps), whose own gradient would be infinity over infinity for large v.
         weights = torch.sigmoid(math.log(self.eps) - v)
-        losses = torch.addcmul(v, (t - s).square(), weights, value=1 / self.eps).mean(1)
-        return losses.mean() if self.reduction == "mean" else losses.sum()
+        losses = torch.addcmul(v, (t - s).square(), weights, value=1 / self.eps)
+        return losses.mean() if self.reduction == "mean" else losses.mean(1).sum()
 
     def extra_repr(self) -> str:
         """Say what was configured."""

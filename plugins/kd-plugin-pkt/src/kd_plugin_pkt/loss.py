@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kdcore.precision import without_autocast
 from kdcore.shapes import check_rank, check_same_batch
 
 
@@ -32,6 +33,7 @@ class PKTLoss(nn.Module):
             raise ValueError(f"eps is {eps}; it must be above 0")
         self.eps = eps
 
+    @without_autocast
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare features (B, ...) of the same samples; all but the batch is flattened and may differ.
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdcore.gradient import with_gradient
+from kdcore.precision import without_autocast
 from kdcore.reduction import check_reduction
 from kdcore.shapes import check_rank, check_same_shape
 
@@ -47,6 +48,7 @@ class HierarchicalContextLoss(nn.Module):
         self.output_sizes = tuple(output_sizes)
         self.reduction = reduction
 
+    @without_autocast
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare feature maps (B, C, H, W), or features (B, C), which nothing can pool.
 
@@ -58,8 +60,7 @@ class HierarchicalContextLoss(nn.Module):
             raise ValueError(f"student has shape {tuple(student.shape)}; (B, C, H, W) or (B, C) is needed")
         dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
         own = student.to(dtype)
-        # In float32 under autocast too, which would multiply matrices in bfloat16.
-        with torch.no_grad(), torch.autocast(own.device.type, enabled=False):
+        with torch.no_grad():
             difference = own - teacher
             value, gradient = self._compared(difference.reshape(math.prod(student.shape[:2]), -1), student.shape[2:])
         return with_gradient(own, value, gradient.view_as(own))

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kdcore.precision import without_autocast
+
 # Cosines per block. A CPU wants its cache, a GPU enough work per kernel to hide its launch.
 CPU_BLOCK = 2**17
 DEVICE_BLOCK = 2**22
@@ -58,6 +60,7 @@ class _Relations(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         student, gradient = ctx.saved_tensors
         # sum_j w_ij (x_i - x_j) for all i at once; a common offset of the x only costs precision.

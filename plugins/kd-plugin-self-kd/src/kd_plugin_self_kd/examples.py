@@ -7,6 +7,8 @@ from torch import Generator, Tensor
 
 from kdcore.testing import Example
 
+ENTROPY = {"equal_value": "cross entropy is least at equality, where the deeper exit's entropy remains"}
+
 
 def logits(generator: Generator, batch: int) -> dict[str, Tensor]:
     """Return logits."""
@@ -19,8 +21,8 @@ def maps(generator: Generator, batch: int) -> dict[str, Tensor]:
 
 
 EXAMPLES = [
-    Example(inputs=logits),
+    Example(inputs=logits, skip=ENTROPY),
     Example(name="kl", inputs=logits, params={"divergence": "kl", "temperature": 3}),
     Example(name="l2", inputs=maps, params={"divergence": "l2"}),
-    Example(name="tokens", inputs=logits, params={"reduction": "tokens"}),
+    Example(name="tokens", inputs=logits, params={"reduction": "tokens"}, skip=ENTROPY),
 ]

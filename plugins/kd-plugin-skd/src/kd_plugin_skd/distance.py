@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kdcore.precision import without_autocast
+
 
 class MeanDistance(torch.autograd.Function):
     """`MeanDistance.apply(student, teacher, tikhonov)`, for rows X of length 1 on both sides.
@@ -24,7 +26,12 @@ class MeanDistance(torch.autograd.Function):
         centred = rows - rows.mean(0)
         covariance = (centred.T @ centred).div_(len(rows) - 1)
         covariance.diagonal().add_(tikhonov)
-        solved = rows @ torch.cholesky_inverse(torch.linalg.cholesky(covariance))
+        try:
+            factor = torch.linalg.cholesky(covariance)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            # Nothing else does it: the covariance of cosines, each at most 1, plus a positive diagonal.
+            raise ValueError("student or teacher holds NaN or infinity; skd_direction has no distance then") from error
+        solved = rows @ torch.cholesky_inverse(factor)
         # The inverse is positive; the rounding of a product close to 0 need not be.
         distances = (rows * solved).sum(1).clamp_min_(0).sqrt_()
         ctx.save_for_backward(student, centred, solved, distances)
@@ -32,6 +39,7 @@ class MeanDistance(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         """Return the gradient of the student's rows."""
         student, centred, solved, distances = ctx.saved_tensors

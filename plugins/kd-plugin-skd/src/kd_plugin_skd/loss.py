@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_plugin_skd.distance import MeanDistance
+from kdcore.precision import without_autocast
 from kdcore.shapes import check_rank, check_same_batch
+
+EPS = 1e-12
 
 
 class SKDDirectionLoss(nn.Module):
@@ -21,9 +23,9 @@ class SKDDirectionLoss(nn.Module):
     T^2. The gradient flows through S too, as in the authors' code.
 
     D is computed from the difference of both sides, so it is accurate where they nearly agree; where they
-    agree the loss is 0 and so is its gradient. A sample of zeros has no direction, and cosine 0 with all.
-    There are no second derivatives. The teacher gets no gradient. float16 and bfloat16 are computed in
-    float32.
+    agree the loss is 0 and so is its gradient. A sample of zeros has no direction: its cosine with all is 0,
+    and its gradient that of a sample of length 1. There are no second derivatives. The teacher gets no
+    gradient. float16 and bfloat16 are computed in float32.
 
     Arguments:
         tikhonov: above 0; the larger, the closer to the plain distance over sqrt(tikhonov).
@@ -35,6 +37,7 @@ class SKDDirectionLoss(nn.Module):
             raise ValueError(f"tikhonov is {tikhonov}; it must be above 0")
         self.tikhonov = tikhonov
 
+    @without_autocast
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare logits (B, ...) of the same samples, at least two; the numbers of classes may differ.
 
@@ -59,4 +62,7 @@ class SKDDirectionLoss(nn.Module):
 
 
 def _directions(logits: Tensor) -> Tensor:
-    return F.normalize(logits.flatten(1))
+    flat = logits.flatten(1)
+    length = torch.linalg.vector_norm(flat, dim=1, keepdim=True)
+    # A row of zeros stays as it is; dividing it by a tiny number would make its gradient huge.
+    return flat / torch.where(length > EPS, length, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kdcore.precision import without_autocast
 from kdcore.shapes import check_rank, check_same_batch
 
 NORMS = {"l2": 2, "l1": 1}
@@ -37,6 +38,7 @@ class SPKDLoss(nn.Module):
         self.normalize = normalize
         self.reduction = reduction
 
+    @without_autocast
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compare features (B, ...) of the same samples; all but the batch is flattened and may differ.
 

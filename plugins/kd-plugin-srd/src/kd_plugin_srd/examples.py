@@ -8,7 +8,10 @@ from torch import Generator, Tensor
 from kdcore.contracts import Facts, TensorFacts
 from kdcore.testing import Example
 
-SUM = {"halves": "the logarithm goes over the sum of the whole batch"}
+SUM = {
+    "halves": "the logarithm goes over the sum of the whole batch",
+    "equal_value": "the logarithm of no difference is as low as numbers go",
+}
 
 
 def logits(generator: Generator, batch: int) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kd_plugin_sskd.rows import check_rows, cosines, full_precision
 from kdcore.collective import gather_with_gradient
+from kdcore.precision import without_autocast
 from kdcore.reduction import check_reduction
 
 
@@ -33,6 +34,7 @@ class SSKDAuxiliaryLoss(nn.Module):
         check_reduction(reduction, ("mean", "sum"))
         self.reduction = reduction
 
+    @without_autocast
     def forward(self, embedding: Tensor) -> Tensor:
         """Return the loss of embeddings (4 n, D), an image and its three rotations after one another.
 

@@ -27,9 +27,14 @@ def features(generator: Generator, batch: int) -> dict[str, Tensor]:
     return {"x": torch.randn(batch, 3, 2, 2, generator=generator)}
 
 
+LABELS = dict.fromkeys(("equal_value", "equal_gradient"), "the labels are learnt too")
 ALL = {"halves": "a rotated image is compared with all images of the batch"}
+RANKS = {"batch_order": "of rows that rank the truth alike the first ones are kept"}
 EXAMPLES = {
-    "sskd": [Example(inputs=rows, rows_per_sample=4, skip=ALL)],
+    "sskd": [
+        Example(inputs=rows, rows_per_sample=4, skip={**ALL, **LABELS, **RANKS}),
+        Example(name="all", inputs=rows, params={"ss_ratio": 1}, rows_per_sample=4, skip={**ALL, **LABELS}),
+    ],
     "sskd_auxiliary": [Example(inputs=embedding, rows_per_sample=4, skip=ALL)],
     "sskd_head": [Example(inputs=features)],
     "rotated": [Example(params={"dataset": {"type": "digits", "params": {"samples_per_class": 2}}})],

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kd_plugin_sskd.rows import check_rows, cosines, full_precision, originals, rotations
 from kdcore.collective import gather, gather_with_gradient
+from kdcore.precision import without_autocast
 from kdcore.reduction import check_reduction, divide
 from kdcore.shapes import check_rank, check_same_batch, check_same_shape
 
@@ -70,6 +71,7 @@ class SSKDLoss(nn.Module):
         self.loss_weights = tuple(loss_weights)
         self.reduction = reduction
 
+    @without_autocast
     def forward(
         self, student: Tensor, teacher: Tensor, student_embedding: Tensor, teacher_embedding: Tensor, target: Tensor
     ) -> Tensor:
@@ -165,6 +167,8 @@ def _check(
     check_same_shape(**rows)
     check_same_batch(**rows, **embeddings)
     check_rank(1, 1, target=target)
+    if target.is_floating_point() or target.is_complex() or target.dtype is torch.bool:
+        raise ValueError(f"target has dtype {target.dtype}; class indices are needed")
     if rotated_too and 4 * len(target) != len(student):
         raise ValueError(
             f"target has {len(target)} labels for {len(student)} rows; it needs one for each image, a fourth as many"

@@ -93,7 +93,21 @@ class NLLLoss(nn.Module):
 
     def _log_likelihood(self, log_probs: Tensor, target: Tensor) -> Tensor:
         weight = self._weight(log_probs.dtype)
-        return F.nll_loss(log_probs, target, weight, ignore_index=self.ignore_index, reduction="sum")
+        try:
+            return F.nll_loss(log_probs, target, weight, ignore_index=self.ignore_index, reduction="sum")
+        except IndexError as error:
+            raise self._out_of_range(target, log_probs.shape[1], error) from None
+
+    def _out_of_range(self, target: Tensor, classes: int, error: IndexError) -> Exception:
+        """Return the error for a label that the kernel has refused; before that, to look would stall an accelerator."""
+        counted = target[target != self.ignore_index]
+        wrong = counted[(counted < 0) | (counted >= classes)]
+        if not wrong.numel():
+            return error
+        return ValueError(
+            f"target holds {int(wrong[0])}; with {classes} classes, labels are 0 to {classes - 1} "
+            f"(ignore_index, {self.ignore_index}, is left out)"
+        )
 
     def _weight(self, dtype: torch.dtype) -> Tensor | None:
         return None if self.weight is None else self.weight.to(dtype)
@@ -176,9 +190,12 @@ class CrossEntropyLoss(NLLLoss):
             # What nearly every step computes, without the questions that the general form asks.
             if target.dim() != 1:
                 input, target = input.reshape(-1, input.shape[-1]), target.reshape(-1)
-            total = F.cross_entropy(
-                input, target, ignore_index=self.ignore_index, reduction="sum", label_smoothing=self.label_smoothing
-            )
+            try:
+                total = F.cross_entropy(
+                    input, target, ignore_index=self.ignore_index, reduction="sum", label_smoothing=self.label_smoothing
+                )
+            except IndexError as error:
+                raise self._out_of_range(target, input.shape[-1], error) from None
             return total / (target != self.ignore_index).sum().clamp(min=1)
         return super().forward(input, target)
 
@@ -191,14 +208,17 @@ class CrossEntropyLoss(NLLLoss):
         if self.label_smoothing == 0 and not target.is_floating_point():
             # With `dtype` the logits are converted inside the kernel, not copied first.
             return self._log_likelihood(input.log_softmax(1, dtype=dtype), target)
-        return F.cross_entropy(
-            input.to(dtype),
-            target.to(dtype) if target.is_floating_point() else target,
-            self._weight(dtype),
-            ignore_index=self.ignore_index,
-            reduction="sum",
-            label_smoothing=self.label_smoothing,
-        )
+        try:
+            return F.cross_entropy(
+                input.to(dtype),
+                target.to(dtype) if target.is_floating_point() else target,
+                self._weight(dtype),
+                ignore_index=self.ignore_index,
+                reduction="sum",
+                label_smoothing=self.label_smoothing,
+            )
+        except IndexError as error:
+            raise self._out_of_range(target, input.shape[1], error) from None
 
     def _check_probabilities(self, input: Tensor, target: Tensor) -> None:
         if target.shape != input.shape:

@@ -13,6 +13,7 @@ CLASSES = 5
 SIZE = 3
 
 Draw = Callable[[Generator, int], Tensor]
+Inputs = Callable[[Generator, int], dict[str, Tensor]]
 
 
 def _normal(generator: Generator, batch: int) -> Tensor:
@@ -33,6 +34,11 @@ def _distributions(generator: Generator, batch: int) -> Tensor:
 
 def _log_distributions(generator: Generator, batch: int) -> Tensor:
     return _normal(generator, batch).log_softmax(-1)
+
+
+def _same(generator: Generator, batch: int) -> dict[str, Tensor]:
+    target = _normal(generator, batch)
+    return {"input": target.clone(), "target": target}
 
 
 def _same_distributions(generator: Generator, batch: int) -> dict[str, Tensor]:
@@ -72,14 +78,21 @@ def _sequences(generator: Generator, batch: int) -> dict[str, Tensor]:
     }
 
 
-def _example(learns: tuple[str, ...] = ("input",), skip: dict[str, str] | None = None, **draws: Draw) -> Example:
+def _example(
+    learns: tuple[str, ...] = ("input",),
+    skip: dict[str, str] | None = None,
+    equal: Inputs | None = None,
+    **draws: Draw,
+) -> Example:
     return Example(
         inputs=lambda generator, batch: {name: draw(generator, batch) for name, draw in draws.items()},
         learns=learns,
+        equal=equal,
         skip=skip or {},
     )
 
 
+BY_HAND = {"bounds_refused": "torch's own constructors take any number; a config and create(...) do not"}
 EXAMPLES = {
     "cross_entropy": [
         _example(input=_normal, target=_classes),
@@ -103,13 +116,19 @@ EXAMPLES = {
     "multi_margin": [_example(input=_normal, target=_classes)],
     "multi_label_margin": [_example(input=_normal, target=_sets_of_classes)],
     "multi_label_soft_margin": [_example(input=_normal, target=_probabilities)],
-    "bce": [_example(input=_probabilities, target=_probabilities)],
+    "bce": [
+        _example(
+            input=_probabilities,
+            target=_probabilities,
+            skip={"gradient_bounded": "torch takes the logarithm of 0 for -100, with a gradient of 1e12"},
+        )
+    ],
     "bce_with_logits": [_example(input=_normal, target=_probabilities)],
     "soft_margin": [_example(input=_normal, target=_signs)],
-    "mse": [_example(input=_normal, target=_normal)],
-    "l1": [_example(input=_normal, target=_normal)],
-    "smooth_l1": [_example(input=_normal, target=_normal)],
-    "huber": [_example(input=_normal, target=_normal)],
+    "mse": [_example(input=_normal, target=_normal, equal=_same)],
+    "l1": [_example(input=_normal, target=_normal, equal=_same)],
+    "smooth_l1": [_example(input=_normal, target=_normal, equal=_same, skip=BY_HAND)],
+    "huber": [_example(input=_normal, target=_normal, equal=_same, skip=BY_HAND)],
     "kl_div": [
         Example(
             inputs=lambda generator, batch: {
@@ -117,23 +136,52 @@ EXAMPLES = {
                 "target": _distributions(generator, batch),
             },
             equal=_same_distributions,
+            skip={"equal_gradient": "it takes log-probabilities as they come, also such that sum to more than one"},
         )
     ],
-    "poisson_nll": [_example(("log_input",), log_input=_normal, target=_positive)],
-    "gaussian_nll": [_example(("input", "var"), input=_normal, target=_normal, var=_positive)],
+    "poisson_nll": [
+        _example(
+            ("log_input",),
+            {**BY_HAND, "bounds_work": "without log_input the inputs are rates, and these are logarithms"},
+            log_input=_normal,
+            target=_positive,
+        )
+    ],
+    "gaussian_nll": [
+        _example(
+            ("input", "var"),
+            {
+                **BY_HAND,
+                "gradient_bounded": "torch takes a variance of 0 for eps, which is 1e-6",
+                "other_device": "torch looks for negative variances",
+            },
+            input=_normal,
+            target=_normal,
+            var=_positive,
+        )
+    ],
     "cosine_embedding": [
-        _example(("input1", "input2"), input1=_normal, input2=_normal, target=_sign_of_rows),
+        _example(
+            ("input1", "input2"),
+            {**BY_HAND, "gradient_bounded": "torch adds 1e-12 to the square of a length and divides by its root"},
+            input1=_normal,
+            input2=_normal,
+            target=_sign_of_rows,
+        ),
     ],
     "hinge_embedding": [_example(input=_positive, target=_signs)],
     "margin_ranking": [_example(("input1", "input2"), input1=_normal, input2=_normal, target=_signs)],
     "triplet_margin": [
-        _example(("anchor", "positive", "negative"), anchor=_normal, positive=_normal, negative=_normal),
+        _example(("anchor", "positive", "negative"), BY_HAND, anchor=_normal, positive=_normal, negative=_normal),
     ],
     "ctc": [
         Example(
             inputs=_sequences,
             batch_dims={"log_probs": 1},
-            skip={"gradients": "torch gives the gradient of the logits before log_softmax, which sums to 0"},
+            skip={
+                **BY_HAND,
+                "gradients": "torch gives the gradient of the logits before log_softmax, which sums to 0",
+            },
         )
     ],
 }

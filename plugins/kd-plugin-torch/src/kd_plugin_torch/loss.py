@@ -41,7 +41,8 @@ def adapt(loss: type[nn.Module], *alike: str, reductions: tuple[str, ...] = ("me
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         inputs = signature.bind(self, *args, **kwargs).arguments
         tensors: dict[str, Tensor] = {name: inputs[name] for name in alike}
-        check_same_shape(**tensors)
+        if any(each.numel() for each in tensors.values()):
+            check_same_shape(**tensors)
         dtype = functools.reduce(torch.promote_types, (each.dtype for each in tensors.values()), torch.float32)
         first = tensors[alike[0]]
         if first.numel() == 0:
@@ -143,7 +144,8 @@ class CosineEmbeddingLoss(nn.Module):
         Raises ValueError where shapes do not fit.
         """
         check_rank(1, input1=input1)
-        check_same_shape(input1=input1, input2=input2)
+        if input1.numel() or input2.numel():
+            check_same_shape(input1=input1, input2=input2)
         if target is None:
             target = input1.new_ones(input1.shape[:-1])
         elif target.shape != input1.shape[:-1]:

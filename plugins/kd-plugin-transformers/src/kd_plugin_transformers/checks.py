@@ -99,15 +99,16 @@ def _check_data(params: Mapping[str, Any], context: CheckContext) -> Iterator[Co
     read = Vocabulary.declared(declared) if declared is not None else path and Vocabulary.in_folder(path)
     if not read or f"batch:{IDS}" not in context.inputs.values():
         return
+    others: dict[str, list[str]] = {}
     for name, data in context.data.items():
         tokenizer = (data.get("params") or {}).get("tokenizer") if data.get("type") in DATA else None
         made = Vocabulary.declared(tokenizer) if isinstance(tokenizer, (str, dict)) else None
         if made is not None and made.digest != read.digest:
-            yield Complaint(
-                f"data {name!r} makes ids of {made.source}, but the model reads those of {read.source}: "
-                f"{made.difference(read)}",
-                "path" if declared is None else "tokenizer",
-            )
+            mistake = f"ids of {made.source}, but the model reads those of {read.source}: {made.difference(read)}"
+            others.setdefault(mistake, []).append(repr(name))
+    for mistake, names in others.items():
+        who = f"data {names[0]} makes" if len(names) == 1 else f"data {', '.join(names[:-1])} and {names[-1]} make"
+        yield Complaint(f"{who} {mistake}", "path" if declared is None else "tokenizer")
 
 
 def _rows_in(path: str | None) -> Any:

@@ -1,5 +1,6 @@
 """Variational information distillation (Ahn et al., 2019)."""
 
+from kd_plugin_vid.checks import check_regressor
 from kdcore.component import Component, Input, Paper
 from kdcore.hookspecs import hookimpl
 
@@ -35,6 +36,7 @@ def adapters() -> list[Component]:
             factory="kd_plugin_vid.regressor:VIDRegressor",
             schema="schemas/vid_regressor.json",
             summary="1 x 1 convolutions that predict the features of `like`, and a learned variance per channel",
+            check=check_regressor,
             examples="kd_plugin_vid.examples:EXAMPLES",
             paper=PAPER,
             inputs=(Input("x", help="feature maps (B, C, H, W)"),),

@@ -22,7 +22,8 @@ class Labelled(nn.Module):
 
     def forward(self, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return the sum over all labels that are not ignored, and their number."""
-        total = F.cross_entropy(input.flatten(0, -2), target.flatten(), reduction="sum", ignore_index=IGNORED)
+        rows = input.flatten(0, -2).to(torch.promote_types(input.dtype, torch.float32))
+        total = F.cross_entropy(rows, target.flatten(), reduction="sum", ignore_index=IGNORED)
         return total, self.count(target)
 
     def count(self, target: Tensor) -> Tensor:
