@@ -5,7 +5,7 @@ from __future__ import annotations
 from kdcore.component import Kind
 from kdcore.testing.check import LOSSES, check
 from kdcore.testing.checks.basics import BASICS
-from kdcore.testing.checks.params import edges, goes_together, with_param
+from kdcore.testing.checks.params import edges, goes_together, names, with_param
 from kdcore.testing.result import Finding, NotApplicable
 from kdcore.testing.subject import Subject, all_finite, shown
 
@@ -30,7 +30,7 @@ def bounds_work(subject: Subject) -> None:
             result = changed.call(changed.build(), changed.inputs())
         except Exception as error:  # it may fail in any way; the cause is chained and named
             # A refusal says what does not go together: the param, or an input.
-            if isinstance(error, ValueError) and any(each in str(error) for each in (name, *subject.inputs())):
+            if isinstance(error, ValueError) and names(error, name, *subject.inputs()):
                 continue
             raise Finding(
                 f"{how}called with that it raised {type(error).__name__}: {error}. Narrow the schema, or raise "
