@@ -28,6 +28,12 @@ def execute(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from kdcore.engine.cache.fill import fill_caches
+    from kdcore.engine.interrupt import Interrupt, Interrupted
 
-    fill_caches(config, console=Console())
+    try:
+        with Interrupt():
+            fill_caches(config, console=Console())
+    except Interrupted as signal:
+        signal.advice = "what was stored stays; the same command, or a run, fills in the rest"
+        raise
     return 0

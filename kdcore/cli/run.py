@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from kdcore.advice import Command
 from kdcore.cli.arguments import add_config_arguments, config_of, registry_of
-from kdcore.errors import EndedElsewhereError, KdcoreError, RunError
+from kdcore.errors import ConfigError, EndedElsewhereError, KdcoreError, RunError
 from kdcore.launcher import is_first_here, process_rank
+
+if TYPE_CHECKING:
+    from kdcore.config.config import Config
+    from kdcore.plugins import Registry
 
 HELP = "train what a config describes"
 DESCRIPTION = "Check a config, run its stages and write a run folder with weights, metrics and a report."
@@ -51,7 +57,7 @@ def execute(arguments: argparse.Namespace) -> int:
         arguments.usage_error("--accept-changes belongs to --resume RUN")
     try:
         registry = registry_of(arguments)
-        config = config_of(arguments, registry)
+        config = _config(arguments, registry)
     except KdcoreError as error:
         if is_first_here():
             raise
@@ -66,10 +72,22 @@ def execute(arguments: argparse.Namespace) -> int:
         quiet=arguments.quiet,
         resume=arguments.resume,
         accept_changes=arguments.accept_changes,
+        advice=Command("run", arguments.plugins),
     )
     if arguments.quiet and process_rank() == 0:
         print(folder)
     return 0
+
+
+def _config(arguments: argparse.Namespace, registry: Registry) -> Config:
+    try:
+        return config_of(arguments, registry)
+    except ConfigError as error:
+        if arguments.resume is None:
+            raise
+        from kdcore.engine.plugin_files import naming_plugin_files
+
+        raise naming_plugin_files(error, Path(arguments.resume), arguments.plugins) from error
 
 
 def config_file(run: Path) -> str:

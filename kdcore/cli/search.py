@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 
+from kdcore.advice import Command
 from kdcore.cli.arguments import add_config_arguments
 
 HELP = "search for the best students of a space"
@@ -64,6 +65,7 @@ def execute(arguments: argparse.Namespace) -> int:
         trials=arguments.trials,
         output_dir=arguments.output_dir,
         quiet=arguments.quiet,
+        advice=Command("search", arguments.plugins),
     )
     result = search.run()
     if arguments.quiet:

@@ -12,10 +12,12 @@ import torch
 from torch import nn
 
 from kdcore.address import Address
+from kdcore.advice import Command
 from kdcore.compaction.call import Call
 from kdcore.config.config import Config, Constant, ModelConfig, StageConfig
 from kdcore.engine.data import Datasets
 from kdcore.engine.folder import RunFolder
+from kdcore.engine.plugin_files import recorded_plugin_files
 from kdcore.errors import Place, RunError, WiringError, suggestion
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.randomness import forked_generators
@@ -65,8 +67,8 @@ def read_trained(folder: RunFolder, config: Config, model: str | None, stage: st
     if not file.is_file():
         raise RunError(
             f"the run has no weights of {name!r}: there is no {str(file)!r}",
-            repair=f"if it was interrupted before stage {trainers[-1].name!r} ended, complete it: kd run --resume "
-            f"{folder.path}",
+            repair=f"if it was interrupted before stage {trainers[-1].name!r} ended, complete it: "
+            + Command("run", recorded_plugin_files(folder.path)).resume(folder.path),
         )
     described = config.models[name]
     calls = _calls(config, trainers[-1], described, batches)

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from kdcore.engine.disk import disk_errors
+from kdcore.engine.disk import disk_errors, flush
 from kdcore.errors import RunError
 
 TENSORS = "objective.safetensors"
@@ -48,8 +48,9 @@ def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
         mode = partial.stat().st_mode
         safetensors.torch.save_file(plain, partial)
         partial.chmod(mode)
-        _flush(partial)
+        flush(partial)
         partial.replace(file)
+        flush(file.parent)
 
 
 def save_checkpoint(folder: Path, whole: Mapping[str, Any], state: Mapping[str, Any]) -> None:
@@ -66,7 +67,7 @@ def save_checkpoint(folder: Path, whole: Mapping[str, Any], state: Mapping[str, 
         if folder.exists():
             folder.replace(old)
         partial.replace(folder)
-        _flush(folder.parent)
+        flush(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -148,11 +149,11 @@ def _write(folder: Path, whole: Mapping[str, Any], state: Mapping[str, Any]) -> 
             torch.save({**state, "extra": extra}, file)
         except RuntimeError as error:
             raise _cause(error) from error
-    _flush(folder / STATE)
+    flush(folder / STATE)
     files = {name: dict(zip(("bytes", "crc32"), _measured(folder / name), strict=True)) for name in (TENSORS, STATE)}
     (folder / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}) + "\n", encoding="utf-8")
-    _flush(folder / MANIFEST)
-    _flush(folder)
+    flush(folder / MANIFEST)
+    flush(folder)
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -171,15 +172,6 @@ def _measured(file: Path) -> tuple[int, int]:
             size += len(chunk)
             crc = zlib.crc32(chunk, crc)
     return size, crc
-
-
-def _flush(path: Path) -> None:
-    """Have the system write a file or folder out, so that a power cut after the renaming cannot empty it."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

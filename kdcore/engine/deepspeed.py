@@ -35,6 +35,8 @@ class Partitioned(Accelerated):
     lies in one flat tensor per group of the optimizer, and each process has as much of it as any other.
     """
 
+    alike = False
+
     def __init__(self, config: Config) -> None:
         place = config.place("distributed", "strategy")
         if importlib.util.find_spec("deepspeed") is None:

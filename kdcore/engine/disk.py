@@ -30,6 +30,15 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise _unwritten(path, error) from error
 
 
+def flush(path: Path) -> None:
+    """Have the system write a file or folder out, so that a power cut after a renaming cannot empty it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _unwritten(path: Path, error: OSError | SafetensorError) -> RunError:
     number = _errno(error)
     path = _meant(path)

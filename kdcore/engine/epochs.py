@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -12,6 +13,7 @@ from torch import Tensor
 from kdcore.config.config import CheckpointsConfig, StageConfig
 from kdcore.engine.checkpoint import Checkpoint
 from kdcore.engine.checkpoints import Checkpoints
+from kdcore.engine.finding import count_of
 from kdcore.engine.folder import RunFolder
 from kdcore.engine.interrupt import Interrupt, Interrupted
 from kdcore.engine.metrics import Judge
@@ -20,6 +22,7 @@ from kdcore.engine.processes import Processes
 from kdcore.engine.progress import Progress
 from kdcore.engine.selection import Selection
 from kdcore.engine.trainer import Trainer
+from kdcore.engine.workers import deaths_unheard
 from kdcore.errors import RunError
 from kdcore.pipeline.diagnosis import DEAD_WORKER
 from kdcore.pipeline.objective import Objective
@@ -127,7 +130,7 @@ class Epochs:
                 selection.load(saved)
         self.warnings[:] = dict.fromkeys([*state["warnings"], *self.warnings])
         if self._main:
-            self.folder.truncate_metrics(state["metrics_bytes"])
+            self.folder.forget_epochs(self.stage.name, self.epoch)
         self.progress.message(f"stage {self.stage.name} goes on after epoch {self.epoch}, step {self.done} of the next")
         return True
 
@@ -191,8 +194,10 @@ class Epochs:
             self._save()
         if self._patience_ended() and self.stage.early_stop is not None:
             stop = self.stage.early_stop
+            value = "" if math.isfinite(metrics[stop.metric]) else f" (it is {metrics[stop.metric]})"
+            epochs = count_of(stop.patience, "epoch")
             self.progress.message(
-                f"stage {self.stage.name} ends early: {stop.metric} has not improved for {stop.patience} epochs"
+                f"stage {self.stage.name} ends early: {stop.metric} has not improved for {epochs}{value}"
             )
 
     def _patience_ended(self) -> bool:
@@ -214,6 +219,7 @@ class Epochs:
     def _elapsed(self) -> float:
         return self._seconds + time.monotonic() - self._clock
 
+    @deaths_unheard()
     def _save(self) -> str:
         """Save everything that later steps depend on; raises RunError rather than save weights that are not finite."""
         self.trainer.check()
@@ -228,7 +234,6 @@ class Epochs:
             "best": asdict(self.best) if self.best else None,
             "patience": asdict(self.patience) if self.patience else None,
             "warnings": list(self.warnings),
-            "metrics_bytes": self.folder.metrics_bytes(),
         }
         best = self.best.best_epoch if self.best else None
         whole = self.processes.whole(self.objective.state_dict())

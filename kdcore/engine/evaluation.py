@@ -13,9 +13,9 @@ from kdcore.collective import absent
 from kdcore.config.config import StageConfig
 from kdcore.engine.data import Loader, Sample
 from kdcore.engine.device import batch_to_device
-from kdcore.engine.mean import TOTAL, Mean
+from kdcore.engine.finding import Finding, listed
+from kdcore.engine.mean import TOTAL, Added, Mean
 from kdcore.engine.metrics import Hits, Judge
-from kdcore.engine.nonfinite import listed
 from kdcore.engine.part import counted
 from kdcore.engine.processes import Processes
 from kdcore.engine.progress import Progress
@@ -33,13 +33,16 @@ def evaluate(
     split: str,
     check: Callable[[], None],
     processes: Processes,
+    tell: Callable[[str], None],
 ) -> dict[str, float]:
     """Run the Objective over a data set without training; returns the means of total and terms.
 
-    `check` is called after every batch, and may end the evaluation by raising.
+    `check` is called after every batch, and may end the evaluation by raising. `tell` hears of values that are not
+    finite, in the first batch that has any.
     """
     objective.eval()
-    mean = Mean()
+    wrong: list[Added] = []
+    mean = Mean(wrong.append)
     progress.evaluating(split, len(loader))
     with torch.no_grad():
         for batch in loader.epoch(0):
@@ -50,7 +53,7 @@ def evaluate(
             except KdcoreError as error:
                 raise with_samples(error, batch, loader, stage) from error
             if rows:
-                mean.add(out.terms, rows, objective.counts)
+                mean.add(out.terms, rows, objective.counts, batch["index"])
                 for judge, hits in judged(judges, objective, stage.metrics.target):
                     judge.count(hits)
             progress.evaluated_batch()
@@ -62,7 +65,12 @@ def evaluate(
         # The total of the means, so that it does not depend on how the samples came in batches.
         with processes.gathered(objective):
             total = objective.balance({name: torch.tensor(value, device=device) for name, value in means.items()})
-    return {TOTAL: float(total), **means}
+    means = {TOTAL: float(total), **means}
+    # All processes have the same means, and so come here together.
+    if not all(map(math.isfinite, means.values())):
+        told = processes.gather([Finding.of_losses(0, each.values, each.origin).told({}) for each in wrong[:1]])
+        tell(next((text for texts in told for text in texts), f"the total is {means[TOTAL]}"))
+    return means
 
 
 def judged(judges: dict[str, Judge], objective: Objective, target: Address) -> list[tuple[Judge, Hits]]:

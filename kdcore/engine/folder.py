@@ -7,14 +7,14 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from kdcore.config.config import Config
-from kdcore.engine.disk import disk_errors
+from kdcore.engine.disk import disk_errors, flush
 from kdcore.errors import RunError
 
 
@@ -88,8 +88,10 @@ class RunFolder:
             try:
                 with file.open("a", encoding="utf-8") as stream:
                     stream.write(line)
+                flush(file)
             except OSError:
-                self.truncate_metrics(size)
+                if self.metrics_bytes() > size:
+                    os.truncate(file, size)
                 raise
 
     def metrics_bytes(self) -> int:
@@ -97,22 +99,17 @@ class RunFolder:
         file = self.path / "metrics.jsonl"
         return file.stat().st_size if file.exists() else 0
 
-    def truncate_metrics(self, size: int) -> None:
-        """Forget the lines that were written after metrics.jsonl had `size` bytes."""
-        if self.metrics_bytes() > size:
-            os.truncate(self.path / "metrics.jsonl", size)
+    def forget_epochs(self, stage: str, epoch: int) -> None:
+        """Forget the lines about epochs of a stage that come again, `epoch` the first, and half a line at the end."""
+        self._keep_lines(lambda line: line is not None and (line["stage"] != stage or line["epoch"] < epoch))
 
     def forget(self, stages: Iterable[str]) -> None:
         """Remove checkpoints and metrics of stages, which start from their beginning."""
         names = set(stages)
         for name in names:
             shutil.rmtree(self.checkpoints / name, ignore_errors=True)
-        file = self.path / "metrics.jsonl"
-        if names and file.exists():
-            lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-            kept = [line for line in lines if _stage_of(line) not in names]
-            if len(kept) < len(lines):
-                write_atomically(file, "".join(kept))
+        if names:
+            self._keep_lines(lambda line: line is None or line["stage"] not in names)
 
     def remove_leftovers(self) -> None:
         """Remove what a process that was killed had half written."""
@@ -121,11 +118,21 @@ class RunFolder:
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
                 else:
-                    path.unlink(missing_ok=True)
+                    with disk_errors(path):
+                        path.unlink(missing_ok=True)
+
+    def _keep_lines(self, wanted: Callable[[dict[str, Any] | None], bool]) -> None:
+        file = self.path / "metrics.jsonl"
+        if not file.exists():
+            return
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        kept = [line for line in lines if wanted(_parsed(line))]
+        if len(kept) < len(lines):
+            write_atomically(file, "".join(kept))
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old content or the new, never half of it.
+    """Write a file so that a reader sees the old content or the new, never half of it, after a power cut too.
 
     Raises:
         RunError: it could not be written; the old content is still there.
@@ -135,16 +142,19 @@ def write_atomically(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             partial.write_text(text, encoding="utf-8")
+            flush(partial)
             partial.replace(path)
+            flush(path.parent)
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
 
 
-def _stage_of(line: str) -> str | None:
-    """Return the stage that a line of metrics.jsonl is about; half a line is about none."""
+def _parsed(line: str) -> dict[str, Any] | None:
+    """Return a line of metrics.jsonl; None if it is half a line."""
     try:
-        return str(json.loads(line)["stage"])
+        found = json.loads(line)
+        return {**found, "stage": str(found["stage"]), "epoch": int(found["epoch"])}
     except (ValueError, TypeError, LookupError):
         return None
 

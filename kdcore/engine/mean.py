@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-_DRAIN_EVERY = 64
+# Values wait for so many batches at most before they are read.
+DRAIN_EVERY = 64
 
 TOTAL = ""
 
@@ -30,7 +31,7 @@ class Mean:
     """Weighted means of named scalars, summed in float64; the total goes under the name TOTAL.
 
     Arguments:
-        watch: told of a batch whose value is not finite, once its values are read.
+        watch: told of the first batch whose value is not finite, each time that values are read.
     """
 
     def __init__(self, watch: Callable[[Added], None] | None = None) -> None:
@@ -52,7 +53,7 @@ class Mean:
     def append(self, added: Added) -> None:
         """Add one batch's values, put together beforehand."""
         self._pending.append(added)
-        if len(self._pending) >= _DRAIN_EVERY:
+        if len(self._pending) >= DRAIN_EVERY:
             self._drain()
 
     def latest(self) -> dict[str, float]:
@@ -74,9 +75,11 @@ class Mean:
 
     def check(self) -> None:
         """Tell the watcher now of a batch whose value is not finite; the sums stay as they are."""
+        bad: list[Added] = []
         for names, group in self._groups().items():
             values, counts = _table(names, group)
-            self._look(group, torch.where(counts > 0, values, 0.0))
+            bad += _not_finite(group, torch.where(counts > 0, values, 0.0))
+        self._tell(self._pending, bad)
 
     def state_dict(self) -> dict[str, Any]:
         """Return sums and what is not summed yet: summing it earlier would round otherwise."""
@@ -100,23 +103,25 @@ class Mean:
         return groups
 
     def _drain(self) -> None:
-        groups = self._groups()
-        self._pending.clear()
+        groups, pending = self._groups(), self._pending
+        self._pending = []
+        bad: list[Added] = []
         for names, group in groups.items():
             values, counts = _table(names, group)
             # A batch without positions has no mean; its weight of 0 must not turn NaN into the sum.
             weighted = torch.where(counts > 0, values * counts, 0.0)
             sums = weighted.sum(0).tolist()
             if not all(map(math.isfinite, sums)):
-                self._look(group, weighted)
+                bad += _not_finite(group, weighted)
             for name, total, weight in zip(names, sums, counts.sum(0).tolist(), strict=True):
                 self._sums[name] = self._sums.get(name, 0.0) + total
                 self._weights[name] = self._weights.get(name, 0.0) + weight
+        self._tell(pending, bad)
 
-    def _look(self, group: list[Added], values: Tensor) -> None:
-        if self._watch is not None:
-            for row in (~values.isfinite()).any(1).nonzero().flatten().tolist():
-                self._watch(group[row])
+    def _tell(self, pending: list[Added], bad: list[Added]) -> None:
+        if self._watch is not None and bad:
+            identities = set(map(id, bad))
+            self._watch(next(each for each in pending if id(each) in identities))
 
 
 def _added(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -125,6 +130,10 @@ def _added(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for name, value in part.items():
             sums[name] = sums.get(name, 0.0) + value
     return sums
+
+
+def _not_finite(group: list[Added], values: Tensor) -> list[Added]:
+    return [group[row] for row in (~values.isfinite()).any(1).nonzero().flatten().tolist()]
 
 
 def _table(names: tuple[str, ...], group: list[Added]) -> tuple[Tensor, Tensor]:

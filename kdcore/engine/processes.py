@@ -32,6 +32,8 @@ class Processes:
     count = 1
     # Whether what is trained is split: its modules are then of use within the stage's Objective only.
     sharded = False
+    # Whether each process holds all gradients, and its models can be run by themselves.
+    alike = True
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config

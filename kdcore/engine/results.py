@@ -15,6 +15,7 @@ from kdcore.engine.data import Loader
 from kdcore.engine.folder import write_atomically
 from kdcore.engine.metrics import Judge
 from kdcore.engine.selection import Selection
+from kdcore.errors import RunError
 from kdcore.pipeline.assembly import Assembly
 
 Evaluate = Callable[[str, Sequence[str]], tuple[dict[str, float], dict[str, Judge]]]
@@ -22,11 +23,12 @@ Evaluate = Callable[[str, Sequence[str]], tuple[dict[str, float], dict[str, Judg
 
 @dataclass
 class StageResult:
-    """What results.json says about a stage."""
+    """What results.json says about a stage, and the digests of the weights that it ended with."""
 
     summary: dict[str, Any]
     rows: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    weights: dict[str, str] = field(default_factory=dict)
 
     def write(self, file: Path) -> None:
         """Save it; from then on the stage is complete."""
@@ -38,11 +40,19 @@ class StageResult:
 
     @classmethod
     def read(cls, file: Path) -> StageResult | None:
-        """Return what was saved, or None if the stage was not completed."""
+        """Return what was saved, or None if the stage was not completed; raises RunError if it cannot be read."""
         try:
-            return cls(**json.loads(file.read_text(encoding="utf-8")))
+            saved = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except (OSError, ValueError) as error:
+            raise RunError(f"{str(file)!r} is damaged: {error}") from error
+        try:
+            result = cls(**saved)
+            int(result.summary["planned_epochs"] or 0)
+        except (TypeError, ValueError, LookupError) as error:
+            raise RunError(f"{str(file)!r} is damaged: it holds no result of a stage") from error
+        return result
 
 
 def summarize(stage: StageConfig, best: Selection | None, epochs: int) -> dict[str, Any]:

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
 import time
 from pathlib import Path
 from typing import Any
 
-from kdcore.config.config import Config
+from kdcore.advice import Advice, Call
+from kdcore.config.config import Config, StageConfig
 from kdcore.config.distributed import DDP
+from kdcore.engine.completed import Completed
 from kdcore.engine.data import Datasets
 from kdcore.engine.device import device_errors
 from kdcore.engine.dry_run import rehearse
 from kdcore.engine.environment import describe_environment
 from kdcore.engine.epochs import EpochRecord
 from kdcore.engine.folder import RunFolder
-from kdcore.engine.identity import check_identity, identify, read_identity, write_identity
+from kdcore.engine.identity import check_identity, identify, write_identity
 from kdcore.engine.interrupt import Interrupt, Interrupted
 from kdcore.engine.lock import locked
 from kdcore.engine.measure import show
+from kdcore.engine.nonfinite import DivergedError
 from kdcore.engine.processes import Processes, processes_of
 from kdcore.engine.progress import Progress, StagePlan, make_progress
 from kdcore.engine.report import write_report
 from kdcore.engine.results import StageResult
-from kdcore.engine.stage import StageLoaders, StageRun, restore_stage, save_initial
+from kdcore.engine.stage import StageLoaders, StageRun, save_initial
 from kdcore.engine.tensorboard import TensorBoard
+from kdcore.engine.workers import deaths_unheard
 from kdcore.errors import KdcoreError
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.randomness import forked_generators
@@ -34,6 +37,8 @@ from kdcore.plugins import Registry
 from kdcore.plugins import registry as installed
 
 _log = logging.getLogger(__name__)
+
+FROM_PYTHON = Call("kdcore.run(config, resume={folder})")
 
 
 def run(
@@ -44,6 +49,7 @@ def run(
     quiet: bool = False,
     resume: str | Path | None = None,
     accept_changes: bool = False,
+    advice: Advice = FROM_PYTHON,
 ) -> Path:
     """Run every stage of a checked config and return the run folder.
 
@@ -54,6 +60,7 @@ def run(
         quiet: show nothing.
         resume: the folder of a run that was interrupted, to go on where it was last saved.
         accept_changes: resume even if config, versions, data or weights files are not what they were.
+        advice: how users are told to go on with a run that has ended early.
 
     Raises:
         KdcoreError: something about the config, data, weights or machine stops the run; the folder
@@ -65,7 +72,7 @@ def run(
         progress = make_progress(quiet=True)
     interrupt = Interrupt(processes.vote, alone=processes.count == 1)
     with progress or make_progress(quiet=quiet) as shown, processes.together(), device_errors(), interrupt:
-        live = _Run(config, shown, registry or installed(), interrupt, processes)
+        live = _Run(config, shown, registry or installed(), interrupt, processes, advice)
         if resume is None:
             return live.start()
         return live.resume(RunFolder(Path(resume)), accept_changes=accept_changes)
@@ -73,7 +80,13 @@ def run(
 
 class _Run:
     def __init__(
-        self, config: Config, progress: Progress, registry: Registry, interrupt: Interrupt, processes: Processes
+        self,
+        config: Config,
+        progress: Progress,
+        registry: Registry,
+        interrupt: Interrupt,
+        processes: Processes,
+        advice: Advice,
     ) -> None:
         self.config = config
         self.processes = processes
@@ -81,6 +94,7 @@ class _Run:
         self.hook = registry.manager.hook
         self.registry = registry
         self.interrupt = interrupt
+        self.advice = advice
         self.device = processes.device()
         self.results: dict[str, Any] = {"status": "running", "seconds": 0.0, "stages": [], "rows": [], "warnings": []}
 
@@ -95,7 +109,7 @@ class _Run:
             if self.processes.main:
                 self._describe(folder, datasets)
                 save_initial(config, assembly, folder)
-            return self._execute(assembly, datasets, folder, plans, completed=0)
+            return self._execute(assembly, datasets, folder, plans)
 
     def resume(self, folder: RunFolder, *, accept_changes: bool) -> Path:
         """Go on with a run where it was last saved."""
@@ -105,14 +119,14 @@ class _Run:
             datasets = self._datasets()
             if self.processes.main:
                 folder.remove_leftovers()
-                self._check_identity(folder, datasets, accept_changes)
+                identity = identify(config, datasets, self.processes.count)
+                check_identity(folder.path, identity, self.progress.message, accept_changes, self.advice)
             plans = self._rehearse(assembly, datasets)
             if self.processes.main:
                 self._describe(folder, datasets)
                 # A stage may start from them, and models are built the same again.
                 save_initial(config, assembly, folder)
-            completed = self._restore(assembly, folder)
-            return self._execute(assembly, datasets, folder, plans, completed)
+            return self._execute(assembly, datasets, folder, plans)
 
     def _datasets(self) -> Datasets:
         return Datasets(self.config.data, self.processes.rank, self.processes.count, self.interrupt.waiting)
@@ -120,32 +134,13 @@ class _Run:
     def _locked(self, folder: RunFolder) -> contextlib.AbstractContextManager[None]:
         return locked(folder.path) if self.processes.main else contextlib.nullcontext()
 
-    def _check_identity(self, folder: RunFolder, datasets: Datasets, accept: bool) -> None:
-        saved = read_identity(folder.path)
-        if saved is not None:
-            check_identity(saved, identify(self.config, datasets), folder.path, self.progress.message, accept)
-
     def _describe(self, folder: RunFolder, datasets: Datasets) -> None:
+        # The config last: with it a run has begun, and one that has begun can say what it depends on.
+        write_identity(identify(self.config, datasets, self.processes.count), folder.path)
         folder.write_config(self.config.resolved)
-        write_identity(identify(self.config, datasets), folder.path)
         folder.write_json("environment.json", describe_environment(self.device, self.registry))
 
-    def _restore(self, assembly: Assembly, folder: RunFolder) -> int:
-        """Put everything where the completed stages had left it, and return how many they are."""
-        main = self.processes.main
-        for index, stage in enumerate(self.config.stages):
-            result = self.processes.share(StageResult.read(folder.result(stage.name)) if main else None)
-            if result is None or not result.covers(stage):
-                if main:
-                    folder.forget([each.name for each in self.config.stages[index + 1 :]])
-                return index
-            restore_stage(stage, assembly, folder, self.processes)
-            self._add(result)
-        return len(self.config.stages)
-
-    def _execute(
-        self, assembly: Assembly, datasets: Datasets, folder: RunFolder, plans: list[StagePlan], completed: int
-    ) -> Path:
+    def _execute(self, assembly: Assembly, datasets: Datasets, folder: RunFolder, plans: list[StagePlan]) -> Path:
         started = time.perf_counter() - folder.seconds()
         self.progress.run_started(self.config.name, folder.path, plans)
         for text in assembly.loaded.values():
@@ -155,19 +150,21 @@ class _Run:
         self._call("run_started", folder=folder.path, config=dict(self.config.resolved))
         status = "failed"
         try:
-            self._stages(assembly, datasets, folder, completed)
+            self._stages(assembly, datasets, folder)
             status = "completed"
         except KeyboardInterrupt as signal:
             status = "interrupted"
             if isinstance(signal, Interrupted):
-                signal.advice = "; ".join(filter(None, (signal.advice, _resume_command(folder.path))))
+                signal.advice = "; ".join(filter(None, (signal.advice, self._going_on(folder))))
             raise
-        except KdcoreError:
-            self.progress.message(_resume_command(folder.path))
+        except Exception as error:
+            # Where nothing changes a run meets the same numbers again.
+            setting = error.setting if isinstance(error, DivergedError) else ""
+            self.progress.message(self._going_on(folder, setting))
             raise
         finally:
             # How the run ended is settled, and worth writing whatever signal comes now.
-            with self.interrupt.deferred():
+            with self.interrupt.deferred(), deaths_unheard():
                 self.results.update(status=status, seconds=round(time.perf_counter() - started, 3))
                 report = self._finish(folder) if self.processes.main else None
                 self._call("run_ended", folder=folder.path, status=status)
@@ -189,8 +186,10 @@ class _Run:
         try:
             return write_report(folder.path)
         except Exception as error:  # neither the results nor the error that ended the run may be lost to a report
-            _log.warning("the report could not be written", exc_info=error)
-            self.progress.message(f"the report could not be written: {error}; kd report {folder.path} tries again")
+            what = error.problem.what if isinstance(error, KdcoreError) else f"{type(error).__name__}: {error}"
+            if not isinstance(error, (KdcoreError, OSError)):
+                _log.warning("the report could not be written", exc_info=error)
+            self.progress.message(f"the report could not be written: {what}; kd report {folder.path} tries again")
             return None
 
     def _rehearse(self, assembly: Assembly, datasets: Datasets) -> list[StagePlan]:
@@ -203,41 +202,60 @@ class _Run:
         assembly.trained.clear()
         return plans
 
-    def _stages(self, assembly: Assembly, datasets: Datasets, folder: RunFolder, completed: int) -> None:
+    def _stages(self, assembly: Assembly, datasets: Datasets, folder: RunFolder) -> None:
+        completed = Completed(self.config, assembly, folder, self.processes, self.progress.message)
+        with TensorBoard(folder.path / "tensorboard") if self.processes.main else contextlib.nullcontext() as board:
+            for stage in self.config.stages:
+                try:
+                    result = completed.restore(stage)
+                    if result is not None:
+                        self._add(result)
+                        continue
+                    result = self._train(stage, assembly, datasets, folder, board, completed)
+                except KdcoreError as error:
+                    raise error.at(stage.place) from error
+                self._add(result)
+                if self.processes.main:
+                    folder.write_json("results.json", self.results)
+                self.progress.stage_ended(_told(result.rows))
+
+    def _train(
+        self,
+        stage: StageConfig,
+        assembly: Assembly,
+        datasets: Datasets,
+        folder: RunFolder,
+        board: TensorBoard | None,
+        completed: Completed,
+    ) -> StageResult:
         def epoch_ended(record: EpochRecord) -> None:
             if board is None:
                 return
             folder.append_metrics(record.as_line())
-            board.write(record.stage.name, record.step, record.metrics, record.lr)
+            board.write(stage.name, record.step, record.metrics, record.lr)
             self.progress.epoch_ended(record.epoch, record.metrics, record.lr)
-            name, metrics = record.stage.name, dict(record.metrics)
-            self._call("epoch_ended", folder=folder.path, stage=name, epoch=record.epoch, metrics=metrics)
+            metrics = dict(record.metrics)
+            self._call("epoch_ended", folder=folder.path, stage=stage.name, epoch=record.epoch, metrics=metrics)
 
-        main = self.processes.main
-        with TensorBoard(folder.path / "tensorboard") if main else contextlib.nullcontext() as board:
-            for stage in self.config.stages[completed:]:
-                self.progress.stage_started(stage.index)
-                judged = frozenset(row["model"] for row in self.results["rows"])
-                loaders = StageLoaders(self.config, stage, datasets)
-                live = StageRun(
-                    self.config,
-                    stage,
-                    assembly,
-                    loaders,
-                    folder,
-                    self.progress,
-                    epoch_ended,
-                    self.interrupt,
-                    self.processes,
-                )
-                try:
-                    result = live.run(judged_before=judged)
-                except KdcoreError as error:
-                    raise error.at(stage.place) from error
-                self._add(result)
-                if main:
-                    folder.write_json("results.json", self.results)
-                self.progress.stage_ended(_told(result.rows))
+        self.progress.stage_started(stage.index)
+        judged = frozenset(row["model"] for row in self.results["rows"])
+        live = StageRun(
+            self.config,
+            stage,
+            assembly,
+            StageLoaders(self.config, stage, datasets),
+            folder,
+            self.progress,
+            epoch_ended,
+            self.interrupt,
+            self.processes,
+            ending=lambda weights: completed.ending(stage, weights),
+        )
+        return live.run(judged_before=judged)
+
+    def _going_on(self, folder: RunFolder, setting: str = "") -> str:
+        changed = self.advice.changing.format(setting) if setting else ""
+        return f"{self.advice.resume(folder.path)}{changed} goes on from there"
 
     def _add(self, result: StageResult) -> None:
         self.results["stages"].append(result.summary)
@@ -264,7 +282,3 @@ def _told(rows: list[dict[str, Any]]) -> str:
         f"{row['title']}: " + ", ".join(f"test {name} {show(name, value)}" for name, value in row["metrics"].items())
         for row in rows
     )
-
-
-def _resume_command(folder: Path) -> str:
-    return f"kd run --resume {shlex.quote(str(folder))} goes on from there"

@@ -20,10 +20,10 @@ class Selection:
     waited: int = 0
 
     def update(self, epoch: int, metrics: dict[str, float]) -> bool:
-        """Look at one epoch; returns whether it is the best so far. NaN never is."""
+        """Look at one epoch; returns whether it is the best so far. One that is NaN or infinite never is."""
         value = metrics[self.metric]
         sign = 1.0 if self.mode == "max" else -1.0
-        better = not math.isnan(value) and (self.best is None or sign * (value - self.best) > self.min_delta)
+        better = math.isfinite(value) and (self.best is None or sign * (value - self.best) > self.min_delta)
         self.waited = 0 if better else self.waited + 1
         if better:
             self.best, self.best_epoch = value, epoch

@@ -253,7 +253,7 @@ def _unsaid(error: Exception) -> RunError:
     failed = RunError(
         f"another process of this run ended, and none has said why: {str(error).splitlines()[0]}",
         repair="look at the launcher's output: a process that was killed (is there memory enough?) says nothing; "
-        "kd run --resume goes on from the latest checkpoint",
+        "resumed, the run goes on from the latest checkpoint",
     )
     failed.__cause__ = error
     return failed

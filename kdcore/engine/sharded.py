@@ -24,6 +24,7 @@ class Sharded(Accelerated):
     """The processes that a launcher started together; each holds a part of parameters, gradients and optimizer."""
 
     sharded = True
+    alike = False
 
     def shard(self, objective: Objective, blocks: Blocks) -> None:
         """Split what is trained, blocks first; its root is the Objective, so losses and adapters are split too."""

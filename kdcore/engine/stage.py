@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from kdcore.engine.cache.caches import StageCaches
 from kdcore.engine.checkpoint import save_tensors
 from kdcore.engine.data import Datasets
 from kdcore.engine.device import to_device
+from kdcore.engine.digest import digest_of
+from kdcore.engine.divergence import Divergences
 from kdcore.engine.epochs import EpochRecord, Epochs
 from kdcore.engine.evaluation import evaluate
 from kdcore.engine.folder import RunFolder
@@ -31,7 +33,7 @@ from kdcore.pipeline.build import data_facts
 from kdcore.pipeline.objective import Objective
 from kdcore.pipeline.randomness import derive_seed, forked_generators, seed_everything
 from kdcore.pipeline.starts import take, tensors_to_take
-from kdcore.pipeline.weights import load_state, read_tensors
+from kdcore.pipeline.weights import read_tensors
 from kdcore.pipeline.wire import Wiring, wire
 
 
@@ -71,6 +73,7 @@ class StageRun:
         epoch_ended: Callable[[EpochRecord], None],
         interrupt: Interrupt,
         processes: Processes,
+        ending: Callable[[Mapping[str, str]], None],
     ) -> None:
         self.config = config
         self.stage = stage
@@ -80,9 +83,11 @@ class StageRun:
         self.epoch_ended = epoch_ended
         self.interrupt = interrupt
         self.processes = processes
+        self.ending = ending
         self.device = assembly.device
         self.loaders = loaders
         self.warnings: list[str] = []
+        self._when = ""
         self.pruning: StagePruning | None = None
 
     def run(self, judged_before: frozenset[str] = frozenset()) -> StageResult:
@@ -124,20 +129,21 @@ class StageRun:
             self.folder.forget([stage.name])
         count = epochs.run()
         epochs.load_best()
+        if epochs.best is not None and epochs.best.best_epoch is None:
+            self._warn(f"{epochs.best.metric} was finite in no epoch that counts, so the last one's weights are kept")
         if self.pruning is not None and (shortfall := self.pruning.shortfall()):
             self._warn(shortfall)
         assembly.trained.update(stage.train)
         if self.processes.sharded:
             self._put_together()
-        if self.processes.main:
-            self._save_weights()
+        weights = self._save_weights() if self.processes.main else {}
         teachers = [name for name in teachers if name not in judged_before and name not in assembly.trained]
         tested, rows = self._test(objective, batch, teachers)
         summary = {**summarize(stage, epochs.best, count), "test": tested}
         if self.pruning is not None:
             summary["pruning"] = self.pruning.summary()
             self.pruning.add_to(rows, assembly.models)
-        return StageResult(summary, rows, self.warnings)
+        return StageResult(summary, rows, self.warnings, weights)
 
     def _warn(self, text: str) -> None:
         self.warnings.append(f"stage {self.stage.name}: {text}")
@@ -152,6 +158,18 @@ class StageRun:
             self.progress.message(
                 f"the first batch's gradient did not reach {count} trainable parameters: {some}{more}"
             )
+
+    def _warn_of_values(self, split: str, found: list[str]) -> None:
+        """Say once for a split that its values are not finite, and what that means for the choice of an epoch."""
+        start = f"stage {self.stage.name}: {split}/loss is not finite"
+        if not found or any(each.startswith(start) for each in self.warnings):
+            return
+        stage, means = self.stage, ""
+        if stage.best is not None and stage.best.metric.startswith(f"{split}/loss"):
+            means += f"; while {stage.best.metric} is not finite no epoch is the best"
+        if stage.early_stop is not None and stage.early_stop.metric.startswith(f"{split}/loss"):
+            means += "; early_stop counts such an epoch as one without improvement"
+        self._warn(f"{split}/loss is not finite{self._when}: {found[0]}{means}")
 
     def _freeze_unreached(self, wiring: Wiring) -> None:
         """Freeze what gets no gradient, which the processes would wait for in vain when they average gradients."""
@@ -178,8 +196,19 @@ class StageRun:
         optimizer, scheduler = make_optimizer(self.config, self.stage, objective, self.loaders.train)
         train, pruner = self.loaders.train, self.pruning.pruner if self.pruning else None
         tell, processes = self._warn, self.processes
+        divergences = Divergences(self.folder, self.stage, processes.rank)
         return Trainer(
-            self.stage, objective, train, optimizer, scheduler, self.device, self.progress, tell, processes, pruner
+            self.stage,
+            objective,
+            train,
+            optimizer,
+            scheduler,
+            self.device,
+            self.progress,
+            tell,
+            processes,
+            pruner,
+            divergences,
         )
 
     def _prune(self, objective: Objective, batch: dict[str, Any]) -> None:
@@ -204,12 +233,14 @@ class StageRun:
             if self.pruning is not None:
                 metrics.update(self.pruning.metrics())
                 self._tell(self.pruning.news())
+            self._when = f" in epoch {made.epoch + 1} of {self.stage.epochs}"
             for split in self.stage.metrics.splits:
                 if split in self.loaders.by_role:
                     metrics.update(self._evaluate(objective, split, self.judged)[0])
+            self._when = ""
             return metrics
 
-        return Epochs(
+        made = Epochs(
             self.stage,
             self.config.checkpoints,
             objective,
@@ -223,6 +254,7 @@ class StageRun:
             epoch_ended=self.epoch_ended,
             warnings=self.warnings,
         )
+        return made
 
     def _evaluate(
         self, objective: Objective, split: str, models: Sequence[str]
@@ -233,8 +265,12 @@ class StageRun:
         check, processes = self.interrupt.check, self.processes
         # Each process has kept the batch statistics of its own samples.
         processes.align(objective.models, objective.adapters, parameters=False)
+        found: list[str] = []
         with forked_generators(derive_seed(self.config.seed, "evaluate", split)), self.caches.on(split):
-            means = evaluate(objective, loader, judges, self.stage, self.device, self.progress, split, check, processes)
+            means = evaluate(
+                objective, loader, judges, self.stage, self.device, self.progress, split, check, processes, found.append
+            )
+        self._warn_of_values(split, found)
         judges = {name: each.merged(processes.gather) for name, each in judges.items()}
         return metric_values(split, means, judges), judges
 
@@ -261,22 +297,16 @@ class StageRun:
             state = self.processes.whole(self.assembly.module(name).state_dict(), everywhere=True)
             self.assembly.renew(name, state)
 
-    def _save_weights(self) -> None:
-        for name in self.stage.train:
-            module = self.assembly.module(name)
-            save_tensors(module.state_dict(), self.folder.weights(self.stage.name, name))
+    def _save_weights(self) -> dict[str, str]:
+        """Save what was trained, and return its digests."""
+        states = {name: self.assembly.module(name).state_dict() for name in self.stage.train}
+        digests = {name: digest_of(state) for name, state in states.items()}
+        self.ending(digests)
+        for name, state in states.items():
+            save_tensors(state, self.folder.weights(self.stage.name, name))
             if name in self.assembly.models:
-                save_tensors(module.state_dict(), self.folder.final(name))
-
-
-def restore_stage(stage: StageConfig, assembly: Assembly, folder: RunFolder, processes: Processes) -> None:
-    """Put the assembly where a completed stage had left it."""
-    assembly.begin(stage)
-    for name in stage.train:
-        if processes.main:
-            load_state(assembly.module(name), folder.weights(stage.name, name), stage.place)
-        processes.align(assembly.module(name))
-    assembly.trained.update(stage.train)
+                save_tensors(state, self.folder.final(name))
+        return digests
 
 
 def save_initial(config: Config, assembly: Assembly, folder: RunFolder) -> None:

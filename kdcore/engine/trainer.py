@@ -8,12 +8,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from kdcore.collective import absent, process_count
 from kdcore.config.config import Config, StageConfig
+from kdcore.engine.blame import blame_terms, wrong_entries
 from kdcore.engine.data import Loader, Sample
 from kdcore.engine.device import batch_to_device
+from kdcore.engine.divergence import Divergences
 from kdcore.engine.evaluation import judged, with_samples
+from kdcore.engine.finding import merged
 from kdcore.engine.mean import TOTAL, Added, Mean
 from kdcore.engine.metrics import Hits, Judge
 from kdcore.engine.nonfinite import Guard
@@ -24,7 +28,7 @@ from kdcore.engine.progress import Progress
 from kdcore.engine.schedulers import Stepper, build_scheduler
 from kdcore.errors import KdcoreError, RunError, WiringError
 from kdcore.pipeline.objective import Objective, ObjectiveOutput, Share, autocast
-from kdcore.pipeline.randomness import set_generator_states
+from kdcore.pipeline.randomness import forked_generators, set_generator_states
 from kdcore.pipeline.step_counts import StepCounts, count_positions
 
 if TYPE_CHECKING:
@@ -56,6 +60,7 @@ class Trainer:
         tell: Callable[[str], None] | None = None,
         processes: Processes | None = None,
         pruner: Pruner | None = None,
+        divergences: Divergences | None = None,
     ) -> None:
         self.stage = stage
         self.objective = objective
@@ -66,16 +71,26 @@ class Trainer:
         self.progress = progress
         self.pruner = pruner
         self.step = 0
-        self.guard = Guard(stage.on_nonfinite, stage.name, stage.place, objective, tell or progress.message)
+        self.processes = processes or Processes()
+        self.guard = Guard(
+            stage.on_nonfinite,
+            stage.name,
+            stage.place,
+            objective,
+            tell or progress.message,
+            self.processes,
+            divergences,
+            self._reread,
+        )
         self.mean = Mean(self.guard.found)
         self.steps_per_epoch = steps_per_epoch(stage, loader)
         self.total_steps = self.steps_per_epoch * (stage.epochs or 1)
-        self.processes = processes or Processes()
         self._forward = self.processes.wrap(
             objective, find_unused=stage.find_unused, optimizer=optimizer, clip_grad_norm=stage.clip_grad_norm
         )
         self._autocast = autocast(device, stage.precision)
         self._parameters = [parameter for _, parameter in objective.named_trainable()]
+        self._epoch = 0
 
     def epoch(
         self,
@@ -96,6 +111,7 @@ class Trainer:
             after_step: called after every step.
         """
         self.objective.train()
+        self._epoch = epoch
         if done == 0:
             self.mean = Mean(self.guard.found)
         windows = _windows(self.loader.epoch(epoch, done * self.stage.accumulate), self.stage.accumulate)
@@ -120,7 +136,7 @@ class Trainer:
     def check(self) -> None:
         """Raise RunError if a loss or a trained parameter is not finite by now."""
         self.mean.check()
-        self.guard.check_weights(self.objective.named_trainable(), self.step, self.processes)
+        self.guard.check_weights(self.objective.named_trainable(), self.step)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what later steps depend on and all processes have alike, but the Objective."""
@@ -155,9 +171,12 @@ class Trainer:
         if guard.every_step:
             guard.keep()
         seen = self._passes(window, judges)
-        if guard.every_step and not self._sound(seen is not None):
+        indices = [batch["index"] for batch in window if counted(batch)[0]]
+        if not guard.every_step:
+            guard.made(self.step, indices)
+        if guard.every_step and not self._sound(seen is not None, indices):
             # It counts nowhere, neither in metrics nor for the pruner, whichever batch or process was to blame.
-            guard.reject(self.step)
+            guard.reject(self.step, self._blame(window) if guard.repeatable else {})
         else:
             for each in seen or ():
                 self.mean.append(each.losses)
@@ -165,7 +184,7 @@ class Trainer:
                     judge.count(hits)
             if pruner is not None:
                 pruner.before_optimizer()
-            self._move()
+            self._move(indices)
             if pruner is not None:
                 pruner.after_optimizer()
         self.processes.clear(self.optimizer)
@@ -187,15 +206,38 @@ class Trainer:
     def _look(self, batch: Sample, share: Share | None, out: ObjectiveOutput, judges: dict[str, Judge]) -> Seen | None:
         total = out.total.detach() if share is None else out.total.detach() / share.fraction
         values, indices = {TOTAL: total, **out.terms}, batch["index"]
-        if self.guard.every_step and not self.guard.accepts(values, indices):
+        if self.guard.every_step and not self.guard.accepts(self.step, values, indices):
             return None
         losses = Added(values, dict(self.objective.counts), len(indices), (self.step, indices))
         return Seen(losses, judged(judges, self.objective, self.stage.metrics.target))
 
-    def _sound(self, sound: bool) -> bool:
+    def _sound(self, sound: bool, indices: list[Tensor]) -> bool:
         """Whether a step whose losses were sound here, or were not, is so with its gradients, in every process."""
         gradients = self.processes.gradients(self._parameters)
-        return self.guard.agree(sound and self.guard.accepts_gradients(gradients), self.processes)
+        sound = sound and self.guard.accepts_gradients(self.step, gradients, indices)
+        return not self.processes.any(not sound)
+
+    def _blame(self, window: Sequence[Sample]) -> dict[str, list[int]]:
+        """Return the terms that make a step unsound in this process; all processes look, for losses may communicate."""
+        found: list[dict[str, list[int]]] = []
+        try:
+            with forked_generators(), self._autocast:
+                for batch in window:
+                    present = counted(batch)[0] > 0
+                    with contextlib.nullcontext() if present else absent():
+                        blamed = blame_terms(self.objective, batch_to_device(batch, self.device), self._parameters)
+                    found += [blamed] if present else []
+        except RuntimeError:
+            # Reentrant checkpointing and compiled graphs refuse; one of several processes may not fail by itself.
+            if self.processes.count > 1:
+                raise
+        return merged(found)
+
+    def _reread(self, samples: list[int]) -> dict[str, list[int]]:
+        try:
+            return wrong_entries(self.loader.draw(samples, self._epoch))
+        except KdcoreError:  # what cannot be read once more says nothing about the values that it had
+            return {}
 
     def _pass(self, batch: Sample, share: Share | None) -> ObjectiveOutput:
         """Run a batch forward and backward."""
@@ -213,7 +255,7 @@ class Trainer:
         self.processes.backward(out.total)
         return out
 
-    def _move(self) -> None:
+    def _move(self, indices: list[Tensor]) -> None:
         groups, scale = self.optimizer.param_groups, self.guard.scale
         # For this step only: schedulers compute the next rate from the one they find.
         rates = [] if scale == 1 else [group["lr"] for group in groups]
@@ -225,7 +267,7 @@ class Trainer:
         if not moved:
             # A loss that is not finite says more.
             self.mean.check()
-            self.guard.unmoved(self.step)
+            self.guard.unmoved(self.step, indices)
 
     def _shares(self, window: Sequence[Sample]) -> Iterable[tuple[Sample, Share | None]]:
         """Say what part of the step each batch is, so that the parts add up to one batch of all of it."""

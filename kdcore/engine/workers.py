@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import weakref
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
@@ -69,6 +70,24 @@ def mortal(batches: Iterator[Any]) -> Iterator[Any]:
         # Python terminates what is left at its exit by this method, not by the worker's own.
         worker._popen.terminate = functools.partial(_kill, weakref.proxy(worker))
     return batches
+
+
+@contextlib.contextmanager
+def deaths_unheard() -> Iterator[None]:
+    """Let torch not raise for a worker that dies meanwhile, which would cut in two whatever this process is doing.
+
+    It finds out all the same when it waits for that worker's next batch.
+    """
+    number = getattr(signal, "SIGCHLD", None)
+    if number is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # Not ignored, which would take the children of others from under them: by default nothing happens.
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before if before is not None else signal.SIG_DFL)
 
 
 def dismiss(batches: Iterator[Any]) -> None:

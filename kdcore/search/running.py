@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdcore.advice import Advice
 from kdcore.engine.interrupt import Interrupt, Interrupted
 from kdcore.errors import RunError
 from kdcore.search.base import Base
@@ -58,10 +58,17 @@ class Running:
         progress: the display.
         interrupt: whether somebody wants it to end.
         plugins: plugin files that its trials need.
+        advice: how users are told to go on with it.
     """
 
     def __init__(
-        self, base: Base, folder: SearchFolder, progress: SearchProgress, interrupt: Interrupt, plugins: Sequence[str]
+        self,
+        base: Base,
+        folder: SearchFolder,
+        progress: SearchProgress,
+        interrupt: Interrupt,
+        plugins: Sequence[str],
+        advice: Advice,
     ) -> None:
         self.base = base
         self.search = base.search
@@ -69,6 +76,7 @@ class Running:
         self.progress = progress
         self.interrupt = interrupt
         self.plugins = plugins
+        self.advice = advice
         self.jobs: TrialJobs | None = None
 
     def run(
@@ -92,7 +100,7 @@ class Running:
                 if workers is not None:
                     self._finals(workers, study)
         except Interrupted as signal:
-            signal.advice = f"all is saved; kd search --resume {shlex.quote(str(self.folder.path))} goes on from there"
+            signal.advice = f"all is saved; {self.advice.resume(self.folder.path)} goes on from there"
             raise
         finally:
             with self.interrupt.deferred():

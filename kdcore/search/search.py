@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdcore.advice import Advice, Call
 from kdcore.config.config import Config
 from kdcore.config.search_config import SearchConfig
 from kdcore.engine.folder import write_atomically
@@ -57,6 +58,7 @@ class Search:
         output_dir: where the search's folder is made, if the config does not say.
         quiet: show nothing.
         progress: the display; by default one that fits the terminal.
+        advice: how users are told to go on with a search that was interrupted; by default from Python.
 
     Raises:
         ConfigError: with every problem of the config.
@@ -75,10 +77,14 @@ class Search:
         output_dir: str | Path | None = None,
         quiet: bool = False,
         progress: SearchProgress | None = None,
+        advice: Advice | None = None,
     ) -> None:
         if trials is not None and trials < 1:
             raise RunError(f"trials must be 1 or more, found {trials}")
         self._function = train_and_evaluate
+        function = "" if train_and_evaluate is None else ", train_and_evaluate"
+        files = f", plugins={[str(file) for file in plugins]}" if plugins else ""
+        self._advice = advice or Call(f"Search(None{function}{files}, resume={{folder}}).run()")
         self._plugins = [str(Path(file).resolve()) for file in plugins]
         self._folder = None if resume is None else SearchFolder.existing(resume)
         if config is None:
@@ -119,7 +125,7 @@ class Search:
             folder = self._folder or SearchFolder.create(self._base.output_dir, self._base.name)
             with locked(folder.path):
                 self._settle(folder)
-                return Running(self._base, folder, shown, interrupt, self._plugins).run(
+                return Running(self._base, folder, shown, interrupt, self._plugins, self._advice).run(
                     searcher, self._function, self._trials
                 )
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from kdcore.advice import Command
 from kdcore.config.config import Config
 from kdcore.engine.device import choose_device
 from kdcore.engine.folder import RunFolder
@@ -81,7 +82,8 @@ class _Trial:
             torch.cuda.set_device(job.slot % torch.cuda.device_count())
         self._measure(config)
         self._await_lock()
-        run(config, progress=self.reporter, registry=plugins, resume=self.folder)
+        advice = Command("run", job.plugins)
+        run(config, progress=self.reporter, registry=plugins, resume=self.folder, advice=advice)
         return self.outcome(State.COMPLETE)
 
     def _measure(self, config: Config) -> None:

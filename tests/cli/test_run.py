@@ -1,7 +1,9 @@
-"""`kd run` and `kd report`."""
+"""`kd run`, `kd report` and `kd cache`."""
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +66,13 @@ def test_a_report_of_something_else(kd: Any, tmp_path: Path) -> None:
     assert called.code == 1
     assert str(tmp_path) in called.err
     assert "Traceback" not in called.err
+
+
+def test_an_interrupted_cache_says_what_stays(kd: Any, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(*arguments: Any, **options: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("kdcore.engine.cache.fill.fill_caches", fill)
+    called = kd("cache", config)
+    assert called.code == 128 + signal.SIGTERM
+    assert called.err == "kd: interrupted: what was stored stays; the same command, or a run, fills in the rest\n"

@@ -62,6 +62,18 @@ def test_show_prints_what_was_found(kd: Any, tmp_path: Path) -> None:
     assert "* the best" in called.out
 
 
+def test_report_writes_a_searchs_report_again(kd: Any, tmp_path: Path) -> None:
+    section = {"space": {"x": [1, 2, 3]}, "objectives": [{"metric": "score", "goal": "maximize"}]}
+    config = {"output_dir": str(tmp_path), "search": {**section, "searcher": "grid"}}
+    result = Search(config, lambda point: {"score": -((point["x"] - 2) ** 2)}, quiet=True).run()
+    report = result.folder / "report.html"
+    before = report.read_text(encoding="utf-8")
+    report.unlink()
+    assert kd("report", str(result.folder)).out == f"{report}\n"
+    assert report.read_text(encoding="utf-8") == before
+    assert "Trial 1 is the best" in before
+
+
 def test_show_refuses_what_is_no_search(kd: Any, tmp_path: Path) -> None:
     called = kd("search", "--show", str(tmp_path))
     assert called.code == 1

@@ -88,6 +88,9 @@ CASES: dict[str, tuple[str, ...]] = {
                 "stages.second.on_nonfinite=lower_rate"),
     "skipped_accumulated": ("stages.second.losses.odd={type: odd, inputs: {input: student, index: batch:index}}",
                             "stages.second.on_nonfinite=skip", "stages.second.accumulate=2"),
+    "skipped_across": ("stages.second.losses.across={type: across, inputs: {student: student, teacher: teacher}}",
+                       "stages.second.losses.odd={type: odd, inputs: {input: student, index: batch:index}}",
+                       "stages.second.on_nonfinite=skip", "data.train.params.length=33"),
     "across": ("stages.second.losses.across={type: across, inputs: {student: student, teacher: teacher}}",
                "data.train.params.length=33"),
     "unreached": ("stages.second.losses.ce.enabled=false", "stages.second.losses.kd.enabled=false",
@@ -213,7 +216,7 @@ class Odd(nn.Module):
         self.step = step
 
     def forward(self, input: Tensor, index: Tensor) -> Tensor:
-        broken = torch.where(index == 5, torch.nan, 1.0) if self.step in range(1, 6) else torch.ones(len(index))
+        broken = torch.where(index == 5, torch.nan, 1.0) if self.step in range(1, 10) else torch.ones(len(index))
         return (input.square().mean(1) * broken).mean()
 
 
@@ -301,7 +304,7 @@ def resumed(folder: Path, *overrides: str) -> tuple[Path, Path, list[str]]:
             found = run(config, registry=plugins, quiet=True, resume=found)
         except Interrupted as signal_:
             advice.append(signal_.advice)
-            found = Path(signal_.advice.split("--resume ")[1].split()[0])
+            found = Path(signal_.advice.split("resume='")[1].split("'")[0])
     assert found is not None
     return whole, found, advice
 

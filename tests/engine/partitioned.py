@@ -116,7 +116,7 @@ def went_on_without(folder: Path) -> str:
     try:
         found = run(begun, registry=plugins, quiet=True)
     except Interrupted as signal:
-        found = Path(signal.advice.split("--resume ")[1].split()[0])
+        found = Path(signal.advice.split("resume='")[1].split("'")[0])
     runs.Signalling.at = -1
     return str(run(after, registry=plugins, quiet=True, resume=found, accept_changes=True))
 

@@ -188,7 +188,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(two: list[dict[str, Any]]) 
     # DeepSpeed itself would pass over such a step without a word.
     assert "'first' diverged: in step 2 the losses are finite, but a gradient is not" in two[0]["gradient"]
     assert "process 0 ended because another" in two[0]["odd"]
-    assert "diverged: in step 2 term odd is nan on samples 5\n" in two[1]["odd"]
+    assert "diverged: in step 2 term odd is nan on sample 5 of process 1\n" in two[1]["odd"]
 
 
 @needs_deepspeed

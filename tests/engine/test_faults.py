@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import resource
 import signal
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import safetensors.torch
@@ -20,8 +22,13 @@ from torch.utils.data import Dataset, get_worker_info
 
 from kdcore.component import Input
 from kdcore.config.load import load_config
+from kdcore.engine import checkpoint
 from kdcore.engine.disk import disk_errors
+from kdcore.engine.interrupt import Interrupted
+from kdcore.engine.progress import Progress
+from kdcore.engine.report import write_report
 from kdcore.engine.run import run
+from kdcore.engine.workers import deaths_unheard
 from kdcore.errors import KdcoreError, RunError
 from kdcore.hookspecs import hookimpl
 from kdcore.plugins import Registry
@@ -165,6 +172,88 @@ def test_a_dead_worker_ends_the_run_and_leaves_it_whole(tmp_path: Path) -> None:
     assert json.loads((folder / "results.json").read_text())["status"] == "failed"
     run(config_of(tmp_path, *overrides, plugins=plugins), quiet=True, registry=plugins, resume=folder)
     assert json.loads((folder / "results.json").read_text())["status"] == "completed"
+
+
+class Ends(Progress):
+    """Tells its own process to end after the third step."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self.messages: list[str] = []
+
+    def step_ended(self, terms: Any) -> None:
+        self.steps += 1
+        if self.steps == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def test_a_worker_that_dies_while_the_step_is_saved_changes_nothing(
+    tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = checkpoint._write
+
+    def killing(*arguments: Any) -> None:
+        for worker in multiprocessing.active_children():
+            os.kill(worker.pid or 0, signal.SIGKILL)
+            os.waitid(os.P_PID, worker.pid or 0, os.WEXITED | os.WNOWAIT)
+        written(*arguments)
+
+    monkeypatch.setattr(checkpoint, "_write", killing)
+    advice = ""
+    try:
+        run(config_of(tmp_path, "data.train.num_workers=1"), progress=Ends())
+    except Interrupted as signal_:
+        advice = signal_.advice
+    gc.collect()  # its frames keep the loader, and with it torch's watch over the worker
+    assert "saved in " in advice
+    assert "epoch-00000-step-000000003" in advice
+    monkeypatch.undo()
+    folder = the_run(tmp_path)
+    run(config_of(tmp_path), quiet=True, resume=folder)
+    assert same(folder, reference)
+
+
+def test_deaths_are_heard_again() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGCHLD, lambda number, frame: heard.append(number))
+    try:
+        with deaths_unheard():
+            signal.raise_signal(signal.SIGCHLD)
+        assert not heard
+        signal.raise_signal(signal.SIGCHLD)
+        assert heard == [signal.SIGCHLD]
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"), [(RunError("no room"), 0), (PermissionError("not yours"), 0), (ValueError("a bug"), 1)]
+)
+def test_only_a_report_that_fails_for_no_known_reason_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, logged: int
+) -> None:
+    monkeypatch.setattr("kdcore.engine.run.write_report", mock.Mock(side_effect=error))
+    progress = Ends()
+    with pytest.raises(Interrupted):
+        run(config_of(tmp_path), progress=progress)
+    assert len(caplog.records) == logged
+    (told,) = [text for text in progress.messages if "the report could not be written" in text]
+    assert str(error) in told
+    assert f"kd report {the_run(tmp_path)} tries again" in told
+
+
+def test_a_report_without_room_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = run(config_of(tmp_path, "stages.only.epochs=1"), quiet=True)
+    (folder / "report.html").unlink()
+    with (
+        mock.patch.object(Path, "replace", side_effect=OSError(errno.ENOSPC, "x")),
+        pytest.raises(RunError, match=r"there is no room for '\S+/report\.html'"),
+    ):
+        write_report(folder)
+    assert not [each for each in folder.rglob("*") if each.name.endswith(".part")]
 
 
 class Hungry(nn.Module):

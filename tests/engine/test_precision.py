@@ -90,6 +90,33 @@ def test_a_compiled_stage_leaves_the_models_as_they_came(eager_compiler: list[in
     assert eager_compiler
 
 
+def test_stages_that_are_compiled_one_after_the_other_do_not_use_up_torchs_limit(
+    tmp_path: Path, eager_compiler: list[int]
+) -> None:
+    again = [f"stages.{stage}.compile=true" for stage in ("teach", "distill")]
+    text = BASE.format(folder=tmp_path)
+    third = text[text.index("  - name: distill") :].replace("name: distill", "name: more")
+    config = load_config(text + third.replace("epochs: 2", "epochs: 1\n    compile: true"), overrides=again)
+    # Teacher and student share a class, and each is seen in training and in evaluation: up to 4 variants a stage.
+    with torch._dynamo.config.patch(recompile_limit=4, fail_on_recompile_limit_hit=True):
+        run(config, quiet=True)
+    assert len(eager_compiler) > 4
+
+
+def test_what_else_is_compiled_goes_on_after_a_compiled_stage(eager_compiler: list[int]) -> None:
+    own = nn.Linear(3, 2)
+    compiled = torch.compile(own, backend="eager")
+    given = torch.randn(4, 3)
+    before = compiled(given)
+    config = load_config(BASE.format(folder="x"), overrides=["stages.distill.compile=true"])
+    models = {name: model.part.build() for name, model in config.models.items() if model.part}
+    batch = {"input": torch.randn(4, 1, 8, 8), "target": torch.arange(4), "index": torch.arange(4)}
+    objective = build_objective(config, models=models, example_batch=batch, stage="distill")
+    objective(batch)
+    objective.close()
+    assert torch.equal(compiled(given), before)
+
+
 def test_a_compiler_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(graph: torch.fx.GraphModule, inputs: Any) -> Any:
         raise RuntimeError("no compiler here")

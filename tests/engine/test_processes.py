@@ -157,6 +157,12 @@ def test_two_processes_end_where_one_ends(tmp_path: Path, two: list[dict[str, An
     if "bfloat16" not in case:
         assert rows[0] == rows[1]
     assert results[0]["status"] == "completed"
+    if "skipped" in case:
+        told = [[text for text in each["warnings"] if "is skipped" in text] for each in results]
+        assert len(told[0]) == len(told[1]) > 0
+        # Without sharding each process looks for the sample again, also where losses communicate.
+        assert told[0] == told[1] or "sharded" in case
+        assert all(": term odd is nan on sample" in text for text in told[0])
 
 
 @pytest.mark.slow
@@ -230,7 +236,15 @@ def test_a_sharded_run_holds_each_number_once_and_resumes_exactly(two: list[dict
 @pytest.mark.slow
 def test_the_process_where_a_loss_diverged_first_says_so(two: list[dict[str, Any]]) -> None:
     assert "process 0 ended because another" in two[0]["diverged"]
-    assert "diverged: in step 2 term odd is nan on samples 5\n" in two[1]["diverged"]
+    assert "diverged: in step 2 term odd is nan on sample 5 of process 1\n" in two[1]["diverged"]
+    (folder,) = (Path(two[0]["folders"]["kd"]).parents[1] / "diverged").iterdir()
+    found = [json.loads((folder / name).read_text())["steps"] for name in ("diverged.json", "diverged-1.json")]
+    # The gradient is everybody's.
+    assert [(each["step"], each["process"], each["found"]) for (each,) in found] == [
+        (2, 0, "the losses are finite, but a gradient is not"),
+        (2, 1, "term odd is nan"),
+    ]
+    assert found[1][0]["samples"] == [5]
 
 
 @pytest.mark.slow

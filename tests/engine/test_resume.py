@@ -254,7 +254,7 @@ def test_a_signal_saves_and_says_how_to_go_on(
     folder = only_run(tmp_path)
     assert caught.value.number == number
     assert "saved in " in caught.value.advice
-    assert f"kd run --resume {folder}" in caught.value.advice
+    assert f"kdcore.run(config, resume='{folder}') goes on from there" in caught.value.advice
     assert results(folder)["status"] == "interrupted"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     progress = Stops(number, stage=-2)
@@ -267,6 +267,15 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path, reference: Path) -> Non
     with pytest.raises(KeyboardInterrupt) as caught:
         run(config_of(tmp_path), progress=Stops(signal.SIGINT, stage=2, step=3, times=2))
     assert not isinstance(caught.value, Interrupted)
+    folder = only_run(tmp_path)
+    run(config_of(tmp_path), quiet=True, resume=folder)
+    assert_same(folder, reference)
+
+
+def test_more_signals_of_a_scheduler_change_nothing(tmp_path: Path, reference: Path) -> None:
+    with pytest.raises(Interrupted, match="SIGTERM") as caught:
+        run(config_of(tmp_path), progress=Stops(signal.SIGTERM, stage=2, step=3, times=3))
+    assert "saved in " in caught.value.advice
     folder = only_run(tmp_path)
     run(config_of(tmp_path), quiet=True, resume=folder)
     assert_same(folder, reference)
@@ -343,7 +352,7 @@ def test_what_was_half_written_is_removed(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_what_changed_is_refused_with_the_difference(tmp_path: Path, override: str, said: str) -> None:
     folder = interrupted(tmp_path)
-    with pytest.raises(RunError, match=f"cannot be resumed as it was: .*{said}.*\n.*--accept-changes"):
+    with pytest.raises(RunError, match=f"cannot be resumed as it was: .*{said}.*\n.*pass accept_changes=True"):
         run(config_of(tmp_path, override), quiet=True, resume=folder)
     progress = Stops(signal.SIGTERM, stage=-2)
     run(config_of(tmp_path, override), progress=progress, resume=folder, accept_changes=True)

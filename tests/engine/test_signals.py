@@ -161,7 +161,7 @@ def assert_saved(command: Command, number: int, reference: dict[str, torch.Tenso
     folder = run_folder(command.folder)
     done = command.steps
     saved = f"{folder}/checkpoints/only/epoch-{done // STEPS_PER_EPOCH:05d}-step-{done:09d}"
-    said = f"kd: interrupted: saved in {saved}; kd run --resume {folder} goes on from there\n"
+    said = f"kd: interrupted: saved in {saved}; kd run --resume {folder} --plugin {PLUGIN} goes on from there\n"
     assert command.errors.endswith(said)
     assert command.errors.count("\n") == 1, command.errors
     assert Path(saved).is_dir()

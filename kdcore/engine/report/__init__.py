@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 __all__ = ["write_report"]
@@ -17,18 +16,11 @@ def write_report(folder: Path) -> Path:
     Raises:
         RunError: `folder` is not a run folder, or cannot be written to.
     """
+    from kdcore.engine.folder import write_atomically
     from kdcore.engine.report.page import render
     from kdcore.engine.report.record import read_record
-    from kdcore.errors import RunError
 
     record = read_record(Path(folder))
     path = record.folder / "report.html"
-    draft = path.with_suffix(".html.part")
-    try:
-        draft.write_text(render(record), encoding="utf-8")
-        os.replace(draft, path)
-    except OSError as error:
-        raise RunError(
-            f"the report cannot be written: {error}", repair="free disk space or change permissions"
-        ) from None
+    write_atomically(path, render(record))
     return path

@@ -55,7 +55,7 @@ def _scatter(trials: Sequence[Trial], quality: Objective, cost: Objective) -> Ch
         Curve("trials", "c7", "", tuple(dot(*each) for each in points)),
         Curve("front", "c0", path, tuple(dot(*each) for each in line)),
     )
-    ticks = tuple(Tick(x.at(tick), show_metric(cost.metric, tick)) for tick in _thinned(x.ticks))
+    ticks = tuple(Tick(x.at(tick), _short(show_metric(cost.metric, tick))) for tick in _thinned(x.ticks))
     up = tuple(Tick(y.at(tick), _short(show_metric(quality.metric, tick))) for tick in y.ticks)
     title = f"{quality.metric} against {cost.metric}"
     return Chart(title, curves, ticks, up, log=x.log, by=cost.metric, width=width, height=height)
