@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import pytest
 import torch
 
-from kdcore.shapes import check_rank, check_same_batch, check_same_shape
+from kdcore.shapes import check_not_empty, check_rank, check_same_batch, check_same_shape
 
 
 def zeros(*shape: int) -> torch.Tensor:
@@ -62,3 +65,20 @@ def test_batches_of_one_size_pass_whatever_else_differs() -> None:
 def test_batches_of_different_sizes_are_counted() -> None:
     with pytest.raises(ValueError, match="batch sizes differ: student has 2 rows, teacher has 4 rows"):
         check_same_batch(student=zeros(2, 3), teacher=zeros(4, 3))
+
+
+def test_one_dimension_is_singular() -> None:
+    with pytest.raises(ValueError, match=r"target has shape \(2, 3\); 1 dimension is needed"):
+        check_rank(1, 1, target=zeros(2, 3))
+
+
+@pytest.mark.parametrize("check", [check_same_shape, check_same_batch, check_not_empty])
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0)])
+def test_no_number_at_all_is_refused(check: Callable[..., None], shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=rf"student has shape {re.escape(str(shape))}, not one number: an empty batch"):
+        check(student=zeros(*shape), teacher=zeros(*shape))
+
+
+def test_a_difference_is_told_before_emptiness() -> None:
+    with pytest.raises(ValueError, match="student has 0 rows, teacher has 2 rows"):
+        check_same_batch(student=zeros(0, 3), teacher=zeros(2, 3))

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdcore.config.overrides import apply_overrides
+from kdcore.config.overrides import apply_overrides, resolved_path
 from kdcore.config.reader import read_text
-from kdcore.config.source import Source
+from kdcore.config.source import Source, Spot
 from kdcore.errors import ConfigError
 
 PROPERTY = settings(derandomize=True, deadline=None, database=None, max_examples=200)
@@ -80,6 +80,35 @@ def test_assignments_apply_in_turn(source: Source) -> None:
     changed = apply_overrides(source, ["a.b=1", "a.c=2", "a.b=3", "stages.hint.name=renamed", "stages.renamed.x=1"])
     assert changed.data["a"] == {"b": 3, "c": 2}
     assert changed.data["stages"][0]["x"] == 1
+
+
+def test_true_becomes_a_mapping_where_the_schema_has_both() -> None:
+    data = {"models": {"t": {"type": "cnn", "cache": True}}}
+    source = Source("c.yaml", "", data, {("models", "t", "cache"): Spot("c.yaml", 2, 8)})
+    changed = apply_overrides(source, ["models.t.cache.dtype=int8", "models.t.cache.top_k=4"])
+    assert changed.data["models"]["t"] == {"type": "cnn", "cache": {"dtype": "int8", "top_k": 4}}
+    assert data["models"]["t"]["cache"] is True
+    assert changed.place(("models", "t", "cache")).line == 2
+    assert resolved_path(data, "models.t.cache.dtype") == ("models", "t", "cache", "dtype")
+
+
+@pytest.mark.parametrize(
+    ("data", "assignment", "what"),
+    [
+        ({"models": {"t": {"cache": False}}}, "models.t.cache.dtype=int8", "'models.t.cache' is false"),
+        (
+            {"models": {"t": {"clone_captures": True}}},
+            "models.t.clone_captures.x=1",
+            "'models.t.clone_captures' is true",
+        ),
+        ({"stages": [{"compile": True}]}, "stages.0.compile.x=1", "'stages.0.compile' is true"),
+        ({"unknown": True}, "unknown.x=1", "'unknown' is true"),
+    ],
+)
+def test_other_truth_values_have_no_keys(data: dict[str, Any], assignment: str, what: str) -> None:
+    where = assignment.partition("=")[0].rpartition(".")[0]
+    assert f"{what}, which has no key" in message(Source("c.yaml", "", data, {}), assignment)
+    assert f"set the whole of it: {where}={{" in message(Source("c.yaml", "", data, {}), assignment)
 
 
 def test_place_is_the_command_line(source: Source) -> None:

@@ -195,7 +195,7 @@ def test_another_number_of_processes_cannot_go_on(two: list[dict[str, Any]]) -> 
     plugins.register("model", "dropped", runs.Dropped)
     plugins.register("loss", "signalling", runs.Signalling, inputs=[runs.Input("input")])
     (folder / "checkpoints" / "second" / "result.json").unlink()
-    with pytest.raises(RunError, match=r"was saved by 2 processes, and this run has 1(.|\n)*resume with 2"):
+    with pytest.raises(RunError, match=r"cannot be resumed as it was: processes: was 2, is 1(.|\n)*in 2 processes"):
         runs.run(load_config(folder / "config.yaml", plugins=plugins), registry=plugins, quiet=True, resume=folder)
 
 
