@@ -26,7 +26,8 @@ from kdcore.engine.cache.store import Store
 from kdcore.engine.data import Datasets
 from kdcore.engine.progress import make_progress
 from kdcore.engine.stage import StageLoaders, wire_stage
-from kdcore.engine.trainer import Trainer, make_optimizer
+from kdcore.engine.steps import make_optimizer
+from kdcore.engine.trainer import Trainer
 from kdcore.pipeline.assembly import Assembly
 from kdcore.plugins import Registry
 

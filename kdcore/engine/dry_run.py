@@ -18,7 +18,7 @@ from kdcore.engine.pruning import StagePruning
 from kdcore.engine.pruning_plan import PruningPlan
 from kdcore.engine.remainder import check_remainders
 from kdcore.engine.stage import StageLoaders, wire_stage
-from kdcore.engine.trainer import check_accumulation, make_optimizer, steps_per_epoch
+from kdcore.engine.steps import check_accumulation, make_optimizer, steps_per_epoch
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.objective import Objective
 from kdcore.pipeline.probe import undone

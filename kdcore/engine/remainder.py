@@ -8,7 +8,7 @@ from kdcore.config.config import Config, StageConfig
 from kdcore.engine.data import Loader
 from kdcore.engine.device import to_device
 from kdcore.engine.stage import StageLoaders
-from kdcore.engine.trainer import steps_per_epoch
+from kdcore.engine.steps import steps_per_epoch
 from kdcore.errors import KdcoreError, WiringError
 from kdcore.pipeline.objective import Objective, autocast
 from kdcore.pipeline.probe import undone

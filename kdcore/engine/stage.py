@@ -27,7 +27,8 @@ from kdcore.engine.processes import Processes
 from kdcore.engine.progress import Progress
 from kdcore.engine.pruning import StagePruning, reviving
 from kdcore.engine.results import StageResult, summarize, test_rows
-from kdcore.engine.trainer import Trainer, check_accumulation, make_optimizer, steps_per_epoch
+from kdcore.engine.steps import check_accumulation, make_optimizer, steps_per_epoch
+from kdcore.engine.trainer import Trainer
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.build import data_facts
 from kdcore.pipeline.objective import Objective

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kdcore.collective import absent, process_count
-from kdcore.config.config import Config, StageConfig
+from kdcore.collective import absent
+from kdcore.config.config import StageConfig
 from kdcore.engine.blame import blame_terms, wrong_entries
 from kdcore.engine.data import Loader, Sample
 from kdcore.engine.device import batch_to_device
@@ -21,12 +21,12 @@ from kdcore.engine.finding import merged
 from kdcore.engine.mean import TOTAL, Added, Mean
 from kdcore.engine.metrics import Hits, Judge
 from kdcore.engine.nonfinite import Guard
-from kdcore.engine.optimizers import build_optimizer
 from kdcore.engine.part import counted
 from kdcore.engine.processes import Processes
 from kdcore.engine.progress import Progress
-from kdcore.engine.schedulers import Stepper, build_scheduler
-from kdcore.errors import KdcoreError, RunError, WiringError
+from kdcore.engine.schedulers import Stepper
+from kdcore.engine.steps import steps_per_epoch
+from kdcore.errors import KdcoreError, RunError
 from kdcore.pipeline.objective import Objective, ObjectiveOutput, Share, autocast
 from kdcore.pipeline.randomness import forked_generators, set_generator_states
 from kdcore.pipeline.step_counts import StepCounts, count_positions
@@ -279,47 +279,6 @@ class Trainer:
         sums = self.processes.sum(count_positions(self.objective, window, present))
         step = StepCounts(sum(whole for _, whole in sizes), sums, processes)
         return [(batch, step.part(rows) if rows else ABSENT) for batch, (rows, _) in zip(window, sizes, strict=True)]
-
-
-def make_optimizer(
-    config: Config, stage: StageConfig, objective: Objective, loader: Loader
-) -> tuple[torch.optim.Optimizer, Stepper | None]:
-    """Build the optimizer and the scheduler of a stage."""
-    place = config.place("stages", stage.index, "optimizer")
-    optimizer = build_optimizer(stage.optimizer or {}, objective.named_trainable(), place=place)
-    if stage.scheduler is None:
-        return optimizer, None
-    steps, epochs = steps_per_epoch(stage, loader), stage.epochs or 1
-    scheduler = build_scheduler(
-        stage.scheduler,
-        optimizer,
-        total_steps=steps * epochs,
-        steps_per_epoch=steps,
-        epochs=epochs,
-        place=config.place("stages", stage.index, "scheduler"),
-    )
-    return optimizer, scheduler
-
-
-def steps_per_epoch(stage: StageConfig, loader: Loader) -> int:
-    """Return how many optimizer steps an epoch makes."""
-    whole = -(-len(loader) // stage.accumulate)
-    return min(whole, stage.steps_per_epoch or whole)
-
-
-def check_accumulation(stage: StageConfig, objective: Objective, batch: Sample) -> None:
-    """Raise WiringError for a term over positions that cannot tell its count beforehand."""
-    for term in objective.terms:
-        parts = stage.accumulate * process_count()
-        if parts > 1 and term.name in objective.counts and term.count(batch) is None:
-            processes = f" and {process_count()} processes" if process_count() > 1 else ""
-            raise WiringError(
-                f"term {term.name!r} returns (sum, count) but cannot tell its count before a forward pass: with "
-                f"accumulate: {stage.accumulate}{processes} the mean over all positions cannot be formed",
-                place=term.config.place,
-                repair="bind its labels or mask to the batch, choose a reduction to a scalar, or "
-                + ("run one process" if processes else "write accumulate: 1"),
-            )
 
 
 def _windows(batches: Iterator[Sample], size: int) -> Iterator[list[Any]]:

@@ -32,7 +32,7 @@ def right_tokens(generator: Generator, batch: int) -> dict[str, Tensor]:
     """Return the same of several positions, for a temperature of 2."""
     made = right(generator, 3 * batch)
     doubled = {name: 2 * each if name != "target" else each for name, each in made.items()}
-    return {name: each.unflatten(0, (batch, 3)) for name, each in doubled.items()}
+    return {name: each.reshape(batch, 3, *each.shape[1:]) for name, each in doubled.items()}
 
 
 EXAMPLES = [
