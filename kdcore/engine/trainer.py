@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # A batch that stands in for one that this process has not: its weight in the step is 0.
 ABSENT = Share(0.0)
+_NOTHING = contextlib.nullcontext()
 
 
 class Seen(NamedTuple):
@@ -196,7 +197,7 @@ class Trainer:
         for batch, share in self._shares(window):
             left -= 1
             # Gradients are averaged over the processes once, with the last batch.
-            with self.processes.apart(self._forward) if left else contextlib.nullcontext():
+            with self.processes.apart(self._forward) if left else _NOTHING:
                 out = self._pass(batch, share)
             if share is not ABSENT:
                 seen.append(self._look(batch, share, out, judges))
@@ -224,7 +225,7 @@ class Trainer:
             with forked_generators(), self._autocast:
                 for batch in window:
                     present = counted(batch)[0] > 0
-                    with contextlib.nullcontext() if present else absent():
+                    with _NOTHING if present else absent():
                         blamed = blame_terms(self.objective, batch_to_device(batch, self.device), self._parameters)
                     found += [blamed] if present else []
         except RuntimeError:

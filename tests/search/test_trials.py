@@ -299,7 +299,8 @@ def test_a_signal_saves_and_says_how_to_go_on(whole: SearchResult, tmp_path: Pat
     _, errors = process.communicate(timeout=DEADLINE_S)
     folder = search_folder(tmp_path)
     assert process.returncode == 128 + number
-    assert f"kd: interrupted: all is saved; kd search --resume {folder} goes on from there" in errors
+    call = f"{sys.executable} -m kdcore search"
+    assert f"kd: interrupted: all is saved; {call} --resume {folder} goes on from there" in errors
     assert folder is not None
     results = json.loads((folder / "trials" / "0000" / "results.json").read_text())
     assert results["status"] == "interrupted"
