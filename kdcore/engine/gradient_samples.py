@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from kdcore.engine.processes import Processes
 from kdcore.pipeline.objective import Objective
 
-_LARGEST = 2**12
+# A step that finds its memory free again is faster than one that is given other memory.
+_LARGEST = 2**10
 
 
 class GradientSamples:
