@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -278,3 +278,17 @@ class Config:
     def place(self, *path: str | int) -> Place:
         """Return where the value at `path` stands."""
         return self.source.place(path)
+
+    def parts(self) -> Iterator[Part]:
+        """Yield every component that is chosen for a run; what a search chooses is not among them."""
+        for data in self.data.values():
+            yield data.part
+        for model in self.models.values():
+            yield from (part for part in (model.part, model.output) if part is not None)
+        for adapter in self.adapters.values():
+            yield adapter.part
+        for stage in self.stages:
+            yield stage.balancer
+            for term in stage.terms:
+                yield from (term.loss, *term.wrappers)
+            yield from (group.criterion for group in stage.pruning)

@@ -12,7 +12,7 @@ import torch
 
 from kdcore import __version__
 from kdcore.advice import Advice
-from kdcore.config.config import AdapterConfig, Config, ModelConfig, Part
+from kdcore.config.config import AdapterConfig, Config, ModelConfig
 from kdcore.discovery import Provenance
 from kdcore.engine.data import Datasets
 from kdcore.engine.digest import digest_of, digest_of_file
@@ -146,32 +146,18 @@ def _leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _versions(config: Config) -> dict[str, str]:
-    origins = (part.registered.provenance for part in _parts(config))
+    origins = (part.registered.provenance for part in config.parts())
     return dict(sorted({each.distribution: each.version for each in origins if not _is_file(each)}.items()))
 
 
 def _plugin_files(config: Config) -> list[Path]:
-    origins = (part.registered.provenance for part in _parts(config))
+    origins = (part.registered.provenance for part in config.parts())
     return [Path(each.distribution) for each in origins if _is_file(each)]
 
 
 def _is_file(origin: Provenance) -> bool:
     """Whether a component comes from a plugin file, which has no version but a content."""
     return not origin.version and Path(origin.distribution).is_file()
-
-
-def _parts(config: Config) -> Iterator[Part]:
-    for data in config.data.values():
-        yield data.part
-    for model in config.models.values():
-        yield from (part for part in (model.part, model.output) if part is not None)
-    for adapter in config.adapters.values():
-        yield adapter.part
-    for stage in config.stages:
-        yield stage.balancer
-        for term in stage.terms:
-            yield from (term.loss, *term.wrappers)
-        yield from (group.criterion for group in stage.pruning)
 
 
 def _weights_files(config: Config) -> Iterator[tuple[str, str]]:

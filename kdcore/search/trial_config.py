@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from kdcore.config.config import Config, Part
+from kdcore.config.config import Config
 from kdcore.config.load import load_config
 from kdcore.config.reader import read_config
 from kdcore.config.source import Source
@@ -47,21 +47,6 @@ def _literal(node: Any) -> Any:
     if isinstance(node, list):
         return [_literal(item) for item in node]
     return node.replace("${", "$${") if isinstance(node, str) else node
-
-
-def parts_of(config: Config) -> Iterator[Part]:
-    """Yield every component that a config chooses for its run."""
-    for data in config.data.values():
-        yield data.part
-    for model in config.models.values():
-        yield from (part for part in (model.part, model.output) if part is not None)
-    for adapter in config.adapters.values():
-        yield adapter.part
-    for stage in config.stages:
-        yield stage.balancer
-        for term in stage.terms:
-            yield from (term.loss, *term.wrappers)
-        yield from (group.criterion for group in stage.pruning)
 
 
 def used_names(config: Config, stages: int) -> set[str]:

@@ -17,7 +17,7 @@ from kdcore.search.job import Job
 from kdcore.search.objectives import MEASURES
 from kdcore.search.prelude import begin_after, common_stages, prelude_key
 from kdcore.search.space import Point
-from kdcore.search.trial_config import load_trial, parts_of
+from kdcore.search.trial_config import load_trial
 
 _FILE_MODULE = "kdcore_plugin_file_"
 
@@ -50,7 +50,7 @@ class TrialJobs:
 
     def modules(self) -> list[str]:
         """Return the modules of the config's components, for the workers to import once."""
-        factories = [part.registered.component.factory for part in parts_of(self.config)]
+        factories = [part.registered.component.factory for part in self.config.parts()]
         names = [each.partition(":")[0] for each in factories if isinstance(each, str)]
         return [name for name in dict.fromkeys(names) if not name.startswith(_FILE_MODULE)]
 
@@ -128,7 +128,7 @@ class TrialJobs:
         return tuple(found)
 
     def _check_components(self) -> None:
-        for part in parts_of(self.config):
+        for part in self.config.parts():
             if not part.registered.provenance.version and part.registered.provenance.plugin == "python":
                 raise PluginError(
                     f"{part.registered} is known to this process only, and trials run in processes of their own",

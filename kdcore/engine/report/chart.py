@@ -123,7 +123,7 @@ def line_chart(
         title,
         tuple(_curve(each, x, y, show) for each in series),
         tuple(Tick(x.at(tick), f"{tick:.0f}") for tick in x.ticks),
-        tuple(Tick(y.at(tick), _short(show(tick))) for tick in y.ticks),
+        tuple(Tick(y.at(tick), short(show(tick))) for tick in y.ticks),
         Tick(x.at(mark), f"best: {mark}") if mark is not None and min(epochs) <= mark <= max(epochs) else None,
         y.log,
         width=width,
@@ -154,8 +154,8 @@ def path_chart(
     return Chart(
         title,
         tuple(_curve(each, x, y, show_y, at, show_x) for each in series),
-        tuple(Tick(x.at(tick), _short(show_x(tick))) for tick in x.ticks),
-        tuple(Tick(y.at(tick), _short(show_y(tick))) for tick in y.ticks),
+        tuple(Tick(x.at(tick), short(show_x(tick))) for tick in x.ticks),
+        tuple(Tick(y.at(tick), short(show_y(tick))) for tick in y.ticks),
         by="",
     )
 
@@ -183,7 +183,7 @@ def _curve(
     return Curve(series.label, series.style, "".join(pieces), tuple(dots) if len(dots) <= _DOTS_UP_TO else ())
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
     """Drop zeros that a tick does not need: `90.00 %` reads `90 %`."""
     number, space, unit = text.partition(" ")
     return (number.rstrip("0").rstrip(".") if "." in number and "e" not in number else number) + space + unit

@@ -8,7 +8,7 @@ from functools import partial
 from itertools import accumulate
 
 from kdcore.engine.report.axis import epoch_axis, value_axis
-from kdcore.engine.report.chart import BOTTOM, LEFT, RIGHT, TOP, WIDE, Chart, Curve, Dot, Tick
+from kdcore.engine.report.chart import BOTTOM, LEFT, RIGHT, TOP, WIDE, Chart, Curve, Dot, Tick, short
 from kdcore.search.front import eligible, ranked
 from kdcore.search.objectives import MEASURES, Constraint, Objective
 from kdcore.search.pareto import find_pareto_front, hypervolume
@@ -55,8 +55,8 @@ def _scatter(trials: Sequence[Trial], quality: Objective, cost: Objective) -> Ch
         Curve("trials", "c7", "", tuple(dot(*each) for each in points)),
         Curve("front", "c0", path, tuple(dot(*each) for each in line)),
     )
-    ticks = tuple(Tick(x.at(tick), _short(show_metric(cost.metric, tick))) for tick in _thinned(x.ticks))
-    up = tuple(Tick(y.at(tick), _short(show_metric(quality.metric, tick))) for tick in y.ticks)
+    ticks = tuple(Tick(x.at(tick), short(show_metric(cost.metric, tick))) for tick in _thinned(x.ticks))
+    up = tuple(Tick(y.at(tick), short(show_metric(quality.metric, tick))) for tick in y.ticks)
     title = f"{quality.metric} against {cost.metric}"
     return Chart(title, curves, ticks, up, log=x.log, by=cost.metric, width=width, height=height)
 
@@ -116,7 +116,7 @@ def _history(title: str, trials: Sequence[Trial], values: Sequence[float], show:
         if value != before
     ]
     across = tuple(Tick(x.at(tick), f"{tick:.0f}") for tick in x.ticks)
-    up = tuple(Tick(y.at(tick), _short(show(tick))) for tick in y.ticks)
+    up = tuple(Tick(y.at(tick), short(show(tick))) for tick in y.ticks)
     curve = Curve("so far", "c0", path, tuple(dots))
     return Chart(title, (curve,), across, up, by="trial", width=width, height=height)
 
@@ -128,8 +128,3 @@ def best_of(trials: Sequence[Trial], objectives: Sequence[Objective]) -> Trial |
 
 def _thinned(ticks: Sequence[float]) -> Sequence[float]:
     return ticks if len(ticks) <= 6 else ticks[:: math.ceil(len(ticks) / 6)]
-
-
-def _short(text: str) -> str:
-    number, space, unit = text.partition(" ")
-    return (number.rstrip("0").rstrip(".") if "." in number and "e" not in number else number) + space + unit
