@@ -1,4 +1,4 @@
-"""Where a run computes."""
+"""Where a run computes, and in which precision."""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ def choose_device(name: str, place: Place = Place()) -> torch.device:
             f"device {name!r} cannot be used: {reason}", place=place, repair=suggestion(name, known, noun="devices")
         ) from error
     return device
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """Return the autocast context of a stage's precision."""
+    if precision == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable
 
@@ -11,16 +12,17 @@ import torch
 from kdcore.address import Address
 from kdcore.collective import absent
 from kdcore.config.config import StageConfig
-from kdcore.engine.data import Loader, Sample
-from kdcore.engine.device import batch_to_device
+from kdcore.engine.device import autocast, batch_to_device
 from kdcore.engine.finding import Finding, listed
+from kdcore.engine.loader import Loader
 from kdcore.engine.mean import TOTAL, Added, Mean
 from kdcore.engine.metrics import Hits, Judge
 from kdcore.engine.part import counted
 from kdcore.engine.processes import Processes
 from kdcore.engine.progress import Progress
+from kdcore.engine.samples import Sample
 from kdcore.errors import KdcoreError
-from kdcore.pipeline.objective import Objective, autocast
+from kdcore.pipeline.objective import Objective
 
 
 def evaluate(
@@ -76,8 +78,12 @@ def evaluate(
 def judged(judges: dict[str, Judge], objective: Objective, target: Address) -> list[tuple[Judge, Hits]]:
     """Return what the latest pass's observed outputs are worth, with the judges that may count it."""
     observed = objective.observed
-    outputs = [(judge, observed.get(Address(name))) for name, judge in judges.items()]
+    outputs = [(judge, observed.get(_output_of(name))) for name, judge in judges.items()]
     return [(judge, judge.look(output, observed[target])) for judge, output in outputs if output is not None]
+
+
+# In every step, for the same few models.
+_output_of = functools.cache(Address)
 
 
 def with_samples(error: KdcoreError, batch: Sample, loader: Loader, stage: StageConfig) -> KdcoreError:

@@ -32,7 +32,7 @@ class GradientSamples:
 
     def take(self) -> list[Tensor]:
         """Return the gradients of the latest step, unread."""
-        return [each.grad for each in self._parameters if each.grad is not None]
+        return [gradient for each in self._parameters if (gradient := each.grad) is not None]
 
 
 def _small(gradient: Tensor | None) -> bool:

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdcore.config.config import Config
+from kdcore.config.config import Config, StageConfig
 from kdcore.config.distributed import DEEPSPEED, FSDP
 from kdcore.engine.device import choose_device
+from kdcore.engine.learner import Learner
 from kdcore.errors import EndedElsewhereError, KdcoreError
 from kdcore.launcher import is_first_here, process_count, process_rank
 from kdcore.pipeline.blocks import Blocks
-from kdcore.pipeline.objective import Objective, ObjectiveOutput
-
-Forward = Callable[..., ObjectiveOutput]
+from kdcore.pipeline.objective import Objective
 
 _NOTHING = contextlib.nullcontext()
 
@@ -34,6 +33,7 @@ class Processes:
     sharded = False
     # Whether each process holds all gradients, and its models can be run by themselves.
     alike = True
+    _learner: type[Learner] = Learner
 
     def __init__(self, config: Config | None = None) -> None:
         self.config = config
@@ -51,53 +51,9 @@ class Processes:
     def shard(self, objective: Objective, blocks: Blocks) -> None:
         """Split what is trained over the processes, where the config says so; before there is an optimizer."""
 
-    def wrap(
-        self,
-        objective: Objective,
-        *,
-        find_unused: bool,
-        optimizer: torch.optim.Optimizer,
-        clip_grad_norm: float | None,
-    ) -> Forward:
-        """Return what a training step calls instead of the Objective, so that gradients are averaged."""
-        return objective
-
-    def unwrap(self) -> None:
-        """Let go of what `wrap` made."""
-
-    def apart(self, forward: Forward) -> contextlib.AbstractContextManager[Any]:
-        """Keep the gradients of passes within to each process; the next pass outside averages all."""
-        return _NOTHING
-
-    def backward(self, total: Tensor) -> None:
-        """Let the gradients of a batch's total be added to those that its step has already."""
-        total.backward()  # type: ignore[no-untyped-call]
-
-    def gradients(self, parameters: Sequence[nn.Parameter]) -> list[Tensor]:
-        """Return what this process holds of the gradients of a step."""
-        return [held(each.grad) for each in parameters if each.grad is not None]
-
-    def move(
-        self, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], clip_grad_norm: float | None
-    ) -> bool:
-        """Clip the gradients and step; returns whether the optimizer moved, whatever the gradients were."""
-        if clip_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, clip_grad_norm)
-        optimizer.step()
-        return True
-
-    def clear(self, optimizer: torch.optim.Optimizer) -> None:
-        """Forget the gradients of a step, made or not."""
-        optimizer.zero_grad(set_to_none=True)
-
-    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Return the state of an optimizer of whole parameters, in the main process or in all."""
-        state: dict[str, Any] = self.whole(optimizer.state_dict())
-        return state
-
-    def load_optimizer(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-        """Go on from such a state, once the parameters are loaded; raises ValueError or KeyError if it does not fit."""
-        optimizer.load_state_dict(dict(state))
+    def learner(self, objective: Objective, optimizer: torch.optim.Optimizer, stage: StageConfig) -> Learner:
+        """Return what trains the Objective of a stage in these processes."""
+        return self._learner(self, objective, optimizer, stage)
 
     def gathered(self, objective: Objective) -> contextlib.AbstractContextManager[Any]:
         """Have the parameters of losses and balancer whole, so that they can be called by themselves."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from kdcore.config.config import Config, StageConfig
-from kdcore.engine.data import Loader
-from kdcore.engine.device import to_device
+from kdcore.engine.device import autocast, to_device
+from kdcore.engine.loader import Loader
 from kdcore.engine.stage import StageLoaders
 from kdcore.engine.steps import steps_per_epoch
 from kdcore.errors import KdcoreError, WiringError
-from kdcore.pipeline.objective import Objective, autocast
+from kdcore.pipeline.objective import Objective
 from kdcore.pipeline.probe import undone
 from kdcore.pipeline.randomness import derive_seed
 

@@ -7,21 +7,20 @@ import functools
 import io
 import os
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate import PartialState
 from torch import Tensor, nn
 from torch import distributed as dist
 
 from kdcore.config.config import Config
+from kdcore.engine.averaged import AveragedLearner
+from kdcore.engine.learner import Learner
 from kdcore.engine.nonfinite import DivergedError
-from kdcore.engine.processes import Forward, Processes
+from kdcore.engine.processes import Processes
 from kdcore.errors import EndedElsewhereError, RunError
-from kdcore.pipeline.objective import Objective
 
 # How long a process whose neighbours are gone waits for one of them to have said why.
 _PATIENCE_S = 5.0
@@ -40,47 +39,20 @@ _LOST = ("gloo", "Connection closed", "Connection reset", "Broken pipe", "NCCL",
 class Accelerated(Processes):
     """The processes that a launcher started together; gradients are averaged by DistributedDataParallel."""
 
+    _learner: type[Learner] = AveragedLearner
+
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         kind = _device_type(config)
         _check_launcher(config)
-        self._cpu = kind == "cpu"
-        self._state = PartialState(cpu=self._cpu)
+        self._state = PartialState(cpu=kind == "cpu")
         self.rank, self.count = int(self._state.process_index), int(self._state.num_processes)
         self._control, self._store = _channels()
-        self._accelerator: Accelerator | None = None
         self._pending: tuple[Any, Tensor] | None = None
 
     def device(self) -> torch.device:
         """Return the device of this process: its own among those of its machine."""
         return torch.device(self._state.device)
-
-    def wrap(
-        self,
-        objective: Objective,
-        *,
-        find_unused: bool,
-        optimizer: torch.optim.Optimizer,
-        clip_grad_norm: float | None,
-    ) -> Forward:
-        """Wrap the Objective; its buffers stay each process's own."""
-        options = DistributedDataParallelKwargs(find_unused_parameters=find_unused, broadcast_buffers=False)
-        self._accelerator = Accelerator(cpu=self._cpu, mixed_precision="no", kwargs_handlers=[options])
-        with warnings.catch_warnings():
-            # Newer versions of torch call the option forward_sync_buffers, which older ones do not know.
-            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
-            wrapped: Forward = self._accelerator.prepare_model(objective)
-            return wrapped
-
-    def unwrap(self) -> None:
-        """Let go of the wrapped Objective, so that its memory is free for the next stage."""
-        if self._accelerator is not None:
-            self._accelerator.free_memory()
-            self._accelerator = None
-
-    def apart(self, forward: Forward) -> contextlib.AbstractContextManager[Any]:
-        """Keep the gradients of passes within to each process; the next pass outside averages all."""
-        return forward.no_sync()  # type: ignore[attr-defined,no-any-return]
 
     def sum(self, values: Mapping[str, Tensor | float]) -> Mapping[str, Tensor | float]:
         """Return the sum of each number over all processes, in one operation on the device."""

@@ -13,11 +13,59 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from kdcore.engine.processes import Forward
+from kdcore.config.config import StageConfig
+from kdcore.engine.learner import Learner
+from kdcore.engine.processes import Processes, held
 from kdcore.engine.several import Accelerated
 from kdcore.errors import RunError
 from kdcore.pipeline.blocks import Blocks
 from kdcore.pipeline.objective import Objective
+
+
+class ShardedLearner(Learner):
+    """The Objective and the optimizer of a stage; sharding has given the Objective hooks that average gradients."""
+
+    def __init__(
+        self, processes: Processes, objective: Objective, optimizer: torch.optim.Optimizer, stage: StageConfig
+    ) -> None:
+        super().__init__(processes, objective, optimizer, stage)
+        self._processes = processes
+        self._root = cast("FSDPModule", objective)
+        if stage.find_unused:
+            reduce_unused: Any = getattr(objective, "set_reduce_scatter_unused_params", None)
+            if reduce_unused is None:
+                raise RunError(
+                    f"find_unused: true cannot be combined with strategy: fsdp in torch {torch.__version__}",
+                    repair="install a newer torch, or write find_unused: false",
+                )
+            reduce_unused(True)
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[None]:
+        """Keep the gradients of passes within to each process; the next pass outside averages all."""
+        self._root.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self._root.set_requires_gradient_sync(True)
+
+    def gradients(self) -> list[Tensor]:
+        """Return this process's part of the averaged gradients."""
+        return [held(each) for each in super().gradients()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state that an optimizer of the whole parameters would have, in the main process."""
+        state: dict[str, Any] = self._processes.whole(super().state_dict())
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state of an optimizer of whole parameters, split as they are."""
+        parameters = dict(enumerate(each for group in self.optimizer.param_groups for each in group["params"]))
+        by_index = {
+            index: {key: self._processes.part(value, parameters.get(index)) for key, value in values.items()}
+            for index, values in state["state"].items()
+        }
+        super().load_state_dict({**state, "state": by_index})
 
 
 class Sharded(Accelerated):
@@ -25,6 +73,7 @@ class Sharded(Accelerated):
 
     sharded = True
     alike = False
+    _learner = ShardedLearner
 
     def shard(self, objective: Objective, blocks: Blocks) -> None:
         """Split what is trained, blocks first; its root is the Objective, so losses and adapters are split too."""
@@ -39,38 +88,6 @@ class Sharded(Accelerated):
         for parameter in whole:
             # Its shards took its place in the modules; whoever still refers to it may not keep its memory.
             parameter.data = parameter.data.new_empty(0)
-
-    def wrap(
-        self,
-        objective: Objective,
-        *,
-        find_unused: bool,
-        optimizer: torch.optim.Optimizer,
-        clip_grad_norm: float | None,
-    ) -> Forward:
-        """Return the Objective: sharding has given it hooks that average gradients."""
-        if find_unused:
-            reduce_unused: Any = getattr(objective, "set_reduce_scatter_unused_params", None)
-            if reduce_unused is None:
-                raise RunError(
-                    f"find_unused: true cannot be combined with strategy: fsdp in torch {torch.__version__}",
-                    repair="install a newer torch, or write find_unused: false",
-                )
-            reduce_unused(True)
-        return objective
-
-    def unwrap(self) -> None:
-        """Nothing is wrapped; who needs whole modules builds them anew."""
-
-    @contextlib.contextmanager
-    def apart(self, forward: Forward) -> Iterator[None]:
-        """Keep the gradients of passes within to each process; the next pass outside averages all."""
-        root = cast("FSDPModule", forward)
-        root.set_requires_gradient_sync(False)
-        try:
-            yield
-        finally:
-            root.set_requires_gradient_sync(True)
 
     @contextlib.contextmanager
     def gathered(self, objective: Objective) -> Iterator[None]:
@@ -99,15 +116,6 @@ class Sharded(Accelerated):
             return value
         local = value.to(self.device(), like.dtype)
         return distribute_tensor(local, like.device_mesh, like.placements, src_data_rank=None)
-
-    def load_optimizer(self, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-        """Go on from the state of an optimizer of whole parameters, split as they are."""
-        parameters = dict(enumerate(each for group in optimizer.param_groups for each in group["params"]))
-        by_index = {
-            index: {key: self.part(value, parameters.get(index)) for key, value in values.items()}
-            for index, values in state["state"].items()
-        }
-        optimizer.load_state_dict({**state, "state": by_index})
 
     @functools.cache  # noqa: B019 - there is one of these in a run
     def _mesh(self) -> DeviceMesh:

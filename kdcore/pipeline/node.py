@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +110,7 @@ class Node:
         if self.frozen:
             keep_frozen(self._frozen_modules)
             # It still passes gradients on to what feeds it (a teacher's head on student features).
-            if not requires_grad(args) and not requires_grad(kwargs.values()):
+            if not requires_grad(args) and not (kwargs and requires_grad(kwargs.values())):
                 with torch.no_grad():
                     self._call(args, kwargs, batch, stop)
                 return
@@ -158,7 +159,8 @@ class Node:
         """Let go of every result."""
         self.raw = self.extracted = None
         self._versions = []
-        self.capture.clear()
+        if self.capture.slots:
+            self.capture.clear()
 
     def restore(self, extracted: Extracted, raw: Any, captured: Mapping[Address, Any]) -> None:
         """Take these as the results of a pass that did not take place."""
@@ -185,9 +187,10 @@ class Node:
             raise AddressError(address, "a whole model runs once, so its output takes no call number")
         if address.what is What.RAW or self.extractor is None:
             return lambda batch: select(self.raw, address.keys, address)
-        return self._named_reader(address) if address.keys else lambda batch: self._value(address)
+        # Not a lambda, whose frame would cost as much as reading does, in every step.
+        return self._named_reader(address) if address.keys else functools.partial(self._value, address)
 
-    def _value(self, address: Address) -> Tensor:
+    def _value(self, address: Address, batch: Batch) -> Tensor:
         assert self.extracted is not None
         value = self.extracted.value
         if value is None:

@@ -374,14 +374,14 @@ def own_loop() -> dict[str, Tensor]:
 def held_parts(folder: Path) -> list[tuple[int, int]]:
     """Run two stages sharded and return, for each, how many numbers of all this process holds."""
     parts = []
-    wrap = Sharded.wrap
+    learner = Sharded.learner
 
-    def measured(self: Sharded, objective: Objective, **options: Any) -> Any:
+    def measured(self: Sharded, objective: Objective, *others: Any) -> Any:
         each = list(objective.parameters())
         parts.append((sum(held(parameter).numel() for parameter in each), sum(map(Tensor.numel, each))))
-        return wrap(self, objective, **options)
+        return learner(self, objective, *others)
 
-    with mock.patch.object(Sharded, "wrap", measured):
+    with mock.patch.object(Sharded, "learner", measured):
         make(folder, "held", *HINT, sharded("student.body"), processes=process_count())
     return parts
 

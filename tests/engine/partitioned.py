@@ -11,8 +11,10 @@ from unittest import mock
 import distributed as runs
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from kdcore.component import Input
+from kdcore.config.config import StageConfig
 from kdcore.config.load import load_config
 from kdcore.engine.deepspeed import Partitioned
 from kdcore.engine.interrupt import Interrupted
@@ -73,16 +75,16 @@ def deepspeed(options: str) -> str:
 def given(folder: Path) -> list[tuple[list[str], int, int]]:
     """Run two stages; returns, for each, the parameters that DeepSpeed has, and how many numbers this process steps."""
     found = []
-    wrap = Partitioned.wrap
+    learner = Partitioned.learner
 
-    def looked_at(self: Partitioned, objective: Objective, **options: Any) -> Any:
-        forward = wrap(self, objective, **options)
-        names = [name.removeprefix("objective.") for name, _ in self._engine.module.named_parameters()]
-        stepped = sum(part.numel() for group in options["optimizer"].param_groups for part in group["params"])
+    def looked_at(self: Partitioned, objective: Objective, optimizer: Optimizer, stage: StageConfig) -> Any:
+        made: Any = learner(self, objective, optimizer, stage)
+        names = [name.removeprefix("objective.") for name, _ in made.engine.module.named_parameters()]
+        stepped = sum(part.numel() for group in optimizer.param_groups for part in group["params"])
         found.append((names, stepped, sum(each.numel() for each in objective.parameters())))
-        return forward
+        return made
 
-    with mock.patch.object(Partitioned, "wrap", looked_at):
+    with mock.patch.object(Partitioned, "learner", looked_at):
         runs.make(folder, "given", *runs.HINT, deepspeed("stage: 2"), processes=2)
     return found
 
