@@ -110,11 +110,11 @@ def _gathered(tensor: Tensor) -> list[Tensor]:
     """Return the rows of every process; shorter ones travel padded, because all must send as much."""
     numbers = _row_numbers(tensor)
     longest = max(numbers)
-    sent = tensor.new_zeros(longest, *tensor.shape[1:])
+    sent = tensor.new_zeros(longest, *tensor.shape[1:], device=_device(tensor))
     sent[: len(tensor)] = tensor
     received = [torch.empty_like(sent) for _ in numbers]
     dist.all_gather(received, sent)
-    return [part[:number] for part, number in zip(received, numbers, strict=True)]
+    return [part[:number].to(tensor.device) for part, number in zip(received, numbers, strict=True)]
 
 
 def _row_numbers(tensor: Tensor) -> list[int]:

@@ -20,6 +20,8 @@ from kdcore.errors import PluginError, nearest, suggestion
 from kdcore.schema_file import read_schema
 
 DISABLE_VARIABLE = "KDCORE_DISABLE_PLUGINS"
+# What the module of a plugin file is called, before the file's own name.
+FILE_MODULE = "kdcore_plugin_file_"
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Registry:
     def load_file(self, path: str | Path) -> None:
         """Load a plugin file that the user named; unlike an installed plugin it must work."""
         file = Path(path)
-        module_name = f"kdcore_plugin_file_{file.stem}"
+        module_name = FILE_MODULE + file.stem
         spec = importlib.util.spec_from_file_location(module_name, file)
         if not file.is_file() or spec is None:
             what = f"plugin file {str(file)!r} is not a .py file" if file.is_file() else f"no plugin file {str(file)!r}"

@@ -69,6 +69,8 @@ def main() -> None:
     fit(alone, labels(alone), DataLoader(few, 32, shuffle=True), options.steps)
 
     objective = objective_of(teacher, student, loader)
+    # Frozen weights are exchanged by nothing: an error here tells of a teacher that is another one in some process.
+    objective.check_agreement()
     distill(accelerator, objective, loader, options.steps, options.accumulate)
 
     if accelerator.is_main_process:

@@ -36,9 +36,12 @@ def _write_of_run(folder: Path) -> Path:
 
 
 def _write_of_search(folder: Path, plugins: list[str]) -> Path:
+    from kdcore.engine.plugin_files import naming_plugin_files
     from kdcore.search.base import load_base
     from kdcore.search.folder import SearchFolder
     from kdcore.search.report import write_search_report
 
     found = SearchFolder.existing(folder)
-    return write_search_report(found, load_base(found.config, (), plugins, own=True, output_dir=None))
+    with naming_plugin_files(folder, plugins, "search"):
+        base = load_base(found.config, (), plugins, own=True, output_dir=None)
+    return write_search_report(found, base)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kdcore.advice import Command
 from kdcore.cli.arguments import add_config_arguments, config_of, registry_of
-from kdcore.errors import ConfigError, EndedElsewhereError, KdcoreError, RunError
+from kdcore.errors import EndedElsewhereError, KdcoreError, RunError
 from kdcore.launcher import is_first_here, process_rank
 
 if TYPE_CHECKING:
@@ -80,14 +80,10 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _config(arguments: argparse.Namespace, registry: Registry) -> Config:
-    try:
-        return config_of(arguments, registry)
-    except ConfigError as error:
-        if arguments.resume is None:
-            raise
-        from kdcore.engine.plugin_files import naming_plugin_files
+    from kdcore.engine.plugin_files import naming_plugin_files
 
-        raise naming_plugin_files(error, Path(arguments.resume), arguments.plugins) from error
+    with naming_plugin_files(arguments.resume, arguments.plugins, "run"):
+        return config_of(arguments, registry)
 
 
 def config_file(run: Path) -> str:

@@ -55,18 +55,20 @@ def execute(arguments: argparse.Namespace) -> int:
     overrides = list(arguments.overrides)
     if arguments.jobs is not None:
         overrides.append(f"search.jobs={json.dumps(arguments.jobs)}")
+    from kdcore.engine.plugin_files import naming_plugin_files
     from kdcore.search.search import Search
 
-    search = Search(
-        arguments.config,
-        overrides=overrides,
-        plugins=arguments.plugins,
-        resume=arguments.resume,
-        trials=arguments.trials,
-        output_dir=arguments.output_dir,
-        quiet=arguments.quiet,
-        advice=Command("search", arguments.plugins),
-    )
+    with naming_plugin_files(arguments.resume, arguments.plugins, "search"):
+        search = Search(
+            arguments.config,
+            overrides=overrides,
+            plugins=arguments.plugins,
+            resume=arguments.resume,
+            trials=arguments.trials,
+            output_dir=arguments.output_dir,
+            quiet=arguments.quiet,
+            advice=Command("search", arguments.plugins),
+        )
     result = search.run()
     if arguments.quiet:
         print(result.folder)
@@ -74,12 +76,14 @@ def execute(arguments: argparse.Namespace) -> int:
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from kdcore.engine.plugin_files import naming_plugin_files
     from kdcore.search.base import load_base
     from kdcore.search.folder import SearchFolder
     from kdcore.search.results import result_lines
 
     folder = SearchFolder.existing(arguments.show)
-    base = load_base(folder.config, (), arguments.plugins, own=True, output_dir=None)
+    with naming_plugin_files(arguments.show, arguments.plugins, "search"):
+        base = load_base(folder.config, (), arguments.plugins, own=True, output_dir=None)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print("\n".join(result_lines(folder, base, width)).strip("\n"))
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
@@ -22,6 +23,12 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(signal.Signals(number).name)
         self.number = number
         self.advice = ""
+
+
+class Abandoned(KeyboardInterrupt):
+    """A run was told by a second SIGINT to end there and then; `advice` says how to go on from what was saved."""
+
+    advice = ""
 
 
 class Interrupt:
@@ -55,7 +62,8 @@ class Interrupt:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            unsaid = isinstance(error, Interrupted) and number == signal.SIGTERM and handler is signal.SIG_DFL
+            signal.signal(number, _unless_ending if unsaid else handler)
         self._previous.clear()
 
     @contextlib.contextmanager
@@ -92,8 +100,15 @@ class Interrupt:
         if self.requested is not None:
             if self._alone and number == signal.SIGINT:
                 self.requested = number
-                raise KeyboardInterrupt
+                raise Abandoned
             return
         self.requested = number
         if self._waiting or not self._deferring:
             raise Interrupted(number)
+
+
+def _unless_ending(number: int, frame: FrameType | None) -> None:
+    """Do what a signal does by default, but not to a process that has yet to say what another one has ended."""
+    if not isinstance(sys.exc_info()[1], KeyboardInterrupt):
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)

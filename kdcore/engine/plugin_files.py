@@ -1,17 +1,20 @@
-"""The plugin files of a run: told by their content, and remembered for whoever resumes it without them."""
+"""The plugin files of a run or search: told by their content, and remembered for whoever resumes it without them."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kdcore.errors import ConfigError
+from kdcore.plugins import FILE_MODULE, registry
 
 # Reading what a run depends on, to help with a mistake, is no reason to import torch.
 IDENTITY = "identity.json"
@@ -39,19 +42,39 @@ def recorded_plugin_files(run: Path) -> list[Path]:
         return []
 
 
-def naming_plugin_files(error: ConfigError, run: Path, given: Iterable[str]) -> ConfigError:
-    """Return the error with what the plugin files have to do with it that a run had and that were not given again."""
-    names = {Path(file).name for file in given}
-    missing = [file for file in recorded_plugin_files(run) if file.name not in names]
-    if not missing:
-        return error
-    hint = f"the run had {' '.join(f'--plugin {_reachable(file)}' for file in missing)}: add it again"
-    gone = [str(file) for file in missing if not file.is_file()]
-    if gone:
-        hint = f"the run had a plugin file that is gone, {', '.join(gone)}: bring it back, and {hint}"
-    return ConfigError(
-        replace(problem, repair=hint) if _UNKNOWN.fullmatch(problem.what) else problem for problem in error.problems
-    )
+class LoadedPluginFiles:
+    """The plugin files that this process has loaded; unpickled in another one, it loads them there.
+
+    Whatever is pickled after it may be of their classes. A process that is forked has them anyway.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        modules = [module for name, module in sys.modules.items() if name.startswith(FILE_MODULE)]
+        return _loaded, ([str(module.__file__) for module in modules],)
+
+
+def _loaded(files: Iterable[str]) -> LoadedPluginFiles:
+    for file in files:
+        if FILE_MODULE + Path(file).stem not in sys.modules:
+            registry().load_file(file)
+    return LoadedPluginFiles()
+
+
+@contextlib.contextmanager
+def naming_plugin_files(folder: str | Path | None, given: Iterable[str], noun: str) -> Iterator[None]:
+    """Let an error of the config name the plugin files that the run or search in `folder` had, and that are missing."""
+    try:
+        yield
+    except ConfigError as error:
+        names = {Path(file).name for file in given}
+        had = [] if folder is None else recorded_plugin_files(Path(folder))
+        missing = [file for file in had if file.name not in names]
+        if not missing:
+            raise
+        hint = _hint(missing, noun)
+        raise ConfigError(
+            replace(problem, repair=hint) if _UNKNOWN.fullmatch(problem.what) else problem for problem in error.problems
+        ) from error
 
 
 def changed_files(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -67,6 +90,12 @@ def changed_files(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         else:
             lines.append(f"plugin file {path}: its content was {was['content']!r}, is {now['content']!r}")
     return lines
+
+
+def _hint(missing: list[Path], noun: str) -> str:
+    hint = f"the {noun} had {' '.join(f'--plugin {_reachable(file)}' for file in missing)}: add it again"
+    gone = [str(file) for file in missing if not file.is_file()]
+    return f"the {noun} had a plugin file that is gone, {', '.join(gone)}: bring it back, and {hint}" if gone else hint
 
 
 def _reachable(file: Path) -> str:

@@ -38,6 +38,10 @@ class Distillation:
         """Return the Objective's total and terms."""
         return self.objective(batch)
 
+    def on_fit_start(self) -> None:
+        """Raise WiringError if a frozen model is not the same in every process."""
+        self.objective.check_agreement()
+
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """Return the total of a batch, and log it and the terms."""
         processes = self.trainer.world_size

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kdcore.errors import WeightsError
+from kdcore.errors import Place, WeightsError
 from kdcore.pipeline.objective import Objective
+from kdcore.pipeline.readable import ALLOWED, MEND, not_readable, term_of, unreadable
 
 REST = "distillation.pt"
 _STUDENT = "models.student."
 
 
 def save_rest(objective: Objective, folder: Path) -> None:
-    """Write adapters, losses, balancer and further models of an Objective, if it has any state beyond the student."""
+    """Write adapters, losses, balancer and further models of an Objective, if it has any state beyond the student.
+
+    Raises:
+        WiringError: a part keeps what could be written and not be read.
+    """
+    check_rest(objective)
     state = _rest(objective)
     if state:
         torch.save(state, folder / REST)
+
+
+def check_rest(objective: Objective) -> None:
+    """Raise WiringError if a part of an Objective keeps what could be written and not be read."""
+    for key, value in _rest(objective).items():
+        for where, found in unreadable(value, key):
+            term = term_of(objective, key)
+            raise not_readable(
+                term.title if term else f"the part {key.rpartition('.')[0]!r}",
+                where,
+                found,
+                term.config.place if term else Place(),
+            )
 
 
 def load_rest(objective: Objective, folder: Path) -> None:
@@ -31,7 +51,13 @@ def load_rest(objective: Objective, folder: Path) -> None:
             f"{folder} has no {REST}, but this distillation also keeps {_shown(wanted)}",
             repair="resume from a checkpoint of the same distillation",
         )
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{file} holds what torch does not read without running code",
+            repair=f"{ALLOWED} can be read; {MEND}, and train again",
+        ) from error
     if state.keys() != wanted.keys():
         raise WeightsError(
             f"{file} is of another distillation: they differ in {_shown(state.keys() ^ wanted.keys())}",

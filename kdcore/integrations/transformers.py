@@ -19,7 +19,7 @@ from kdcore.integrations.library import missing
 from kdcore.integrations.means import TermMeans
 from kdcore.integrations.outputs import as_mapping, outputs_of
 from kdcore.integrations.refusals import refuse_names, refuse_options, refuse_sharding
-from kdcore.integrations.rest import load_rest, save_rest
+from kdcore.integrations.rest import check_rest, load_rest, save_rest
 from kdcore.pipeline.build import build_objective
 from kdcore.pipeline.objective import Objective, Share
 from kdcore.pipeline.randomness import forked_generators
@@ -60,7 +60,7 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
     Raises:
         ConfigError: the config is wrong.
         WiringError, AddressError: models, data and config do not fit together, or an option of the
-            Trainer has no meaning here.
+            Trainer has no meaning here; from `train`, a frozen model is not the same in every process.
     """
 
     # The total is that of the whole step already.
@@ -210,6 +210,9 @@ class DistillationTrainer(Trainer):  # type: ignore[misc]
     def _wrap_model(self, model: nn.Module, training: bool = True, dataloader: Any = None) -> nn.Module:
         """Return what trains in the student's place: the Objective, for gradients of several processes wrapped."""
         if training and self._wrapped is None:
+            self.objective.check_agreement()
+            if self.args.save_strategy != "no":
+                check_rest(self.objective)
             self._wrapped = self.accelerator.prepare_model(self.objective)
         elif not training and self._wrapped is None and not self._prepared:
             self.accelerator.prepare_model(self.objective, evaluation_mode=True)

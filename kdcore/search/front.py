@@ -14,10 +14,13 @@ from kdcore.search.record import State, Trial
 def eligible(
     trials: Iterable[Trial], objectives: Sequence[Objective], constraints: Sequence[Constraint]
 ) -> list[Trial]:
-    """Return the trials that ran to their end, have a number for every objective and break no constraint."""
+    """Return the trials that ran to their end, have a number for every objective and break no constraint, by number.
+
+    They are given as they ended, which is another order where several run at once.
+    """
     return [
         trial
-        for trial in trials
+        for trial in sorted(trials, key=lambda each: each.number)
         if trial.state is State.COMPLETE
         and not missing(objectives, constraints, trial.metrics)
         and all(math.isfinite(trial.metrics[each.metric]) for each in objectives)

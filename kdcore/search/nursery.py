@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
+from kdcore.plugins import FILE_MODULE
 from kdcore.search.job import Job
 
 # Libraries that must not be there when a process forks.
@@ -28,8 +29,10 @@ _FORK_HOSTILE = ("grpc",)
 
 def main(address: str) -> None:
     """Serve until standard input ends."""
-    # The terminal's signals are for the search, which passes on what its trials are to know.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Signals to all are for the search, which passes on what its trials are to know; held until here, they are dropped.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     reports = os.dup(1)
     os.dup2(2, 1)
     import kdcore.search.warm  # noqa: F401
@@ -94,11 +97,7 @@ def _work(address: str, birth: int) -> NoReturn:
     """Be a worker: run one job and say how it ended."""
     code = 1
     try:
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(address)
-            connection: Any = Connection(client.detach())
-        connection.send((birth, os.getpid()))
-        job, target = connection.recv()
+        connection, job, target = _report(address, birth)
         _redirect(job)
         before = set(sys.modules)
         channel = _Pipe(connection)
@@ -115,6 +114,19 @@ def _work(address: str, birth: int) -> NoReturn:
     sys.stderr.flush()
     # Nothing that a trial leaves behind, a loader's worker or a thread, may keep it from ending.
     os._exit(code)
+
+
+def _report(address: str, birth: int) -> tuple[Any, Job, str]:
+    """Tell the search that a worker is born; returns the connection, the job and what runs it."""
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(address)
+            connection: Any = Connection(client.detach())
+        connection.send((birth, os.getpid()))
+        return connection, *connection.recv()
+    except (EOFError, OSError):
+        # The search has died, so there is nobody whom a traceback could tell anything.
+        os._exit(1)
 
 
 class _Pipe:
@@ -161,7 +173,7 @@ def _redirect(job: Job) -> None:
 
 def _can_be_shared(name: str) -> bool:
     spec = getattr(sys.modules[name], "__spec__", None)
-    own = name.startswith(("kdcore_plugin_file_", "__"))
+    own = name.startswith((FILE_MODULE, "__"))
     return spec is not None and not own and name.split(".", maxsplit=1)[0] not in _FORK_HOSTILE
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdcore.advice import Advice
-from kdcore.engine.interrupt import Interrupt, Interrupted
+from kdcore.engine.interrupt import Abandoned, Interrupt, Interrupted
 from kdcore.errors import RunError
 from kdcore.search.base import Base
 from kdcore.search.batch import run_batch
@@ -102,6 +102,9 @@ class Running:
         except Interrupted as signal:
             signal.advice = f"all is saved; {self.advice.resume(self.folder.path)} goes on from there"
             raise
+        except Abandoned as signal:
+            signal.advice = f"{self.advice.resume(self.folder.path)} goes on from there"
+            raise
         finally:
             with self.interrupt.deferred():
                 self._write()
@@ -141,6 +144,12 @@ class Running:
         run_batch([job], workers, 1, self.interrupt, self.progress, ended)
         if failed:
             raise RunError(f"the stages that all trials share have failed: {failed[0]}", place=self.search.place)
+        if not _has_ended(job):
+            raise RunError(
+                "the process of the stages that all trials share was told to end before they were trained",
+                place=self.search.place,
+                repair=f"{self.advice.resume(self.folder.path)} goes on from there",
+            )
         self.progress.phase("", 0)
 
     def _finals(self, workers: Workers, study: Study) -> None:

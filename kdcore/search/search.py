@@ -13,6 +13,7 @@ from kdcore.config.search_config import SearchConfig
 from kdcore.engine.folder import write_atomically
 from kdcore.engine.interrupt import Interrupt
 from kdcore.engine.lock import locked
+from kdcore.engine.plugin_files import IDENTITY, describe_plugin_files
 from kdcore.errors import RunError
 from kdcore.launcher import process_count
 from kdcore.search.base import Base, load_base
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Search", "SearchResult"]
 
-IDENTITY = "identity.json"
+# A config has no such key.
+_PLUGINS = "plugins"
 
 
 class Search:
@@ -141,8 +143,10 @@ class Search:
         file = folder.path / IDENTITY
         if file.is_file():
             saved = json.loads(file.read_text(encoding="utf-8"))
+            saved.pop(_PLUGINS, None)
             check_unchanged(saved, self._base.identity, str(folder.path), self.search.place)
         write_atomically(folder.config, self._base.text)
-        write_atomically(file, json.dumps(self._base.identity, indent=1) + "\n")
+        plugins = describe_plugin_files(map(Path, self._plugins))
+        write_atomically(file, json.dumps({**self._base.identity, _PLUGINS: plugins}, indent=1) + "\n")
         if not folder.state.is_file():
             folder.write_state({})

@@ -11,15 +11,13 @@ from kdcore.config.config import Config
 from kdcore.config.search_config import SearchConfig
 from kdcore.config.trial import assignments
 from kdcore.errors import PluginError, RunError
-from kdcore.plugins import Registry
+from kdcore.plugins import FILE_MODULE, Registry
 from kdcore.search.folder import SearchFolder
 from kdcore.search.job import Job
 from kdcore.search.objectives import MEASURES
 from kdcore.search.prelude import begin_after, common_stages, prelude_key
 from kdcore.search.space import Point
 from kdcore.search.trial_config import load_trial
-
-_FILE_MODULE = "kdcore_plugin_file_"
 
 
 class TrialJobs:
@@ -52,7 +50,7 @@ class TrialJobs:
         """Return the modules of the config's components, for the workers to import once."""
         factories = [part.registered.component.factory for part in self.config.parts()]
         names = [each.partition(":")[0] for each in factories if isinstance(each, str)]
-        return [name for name in dict.fromkeys(names) if not name.startswith(_FILE_MODULE)]
+        return [name for name in dict.fromkeys(names) if not name.startswith(FILE_MODULE)]
 
     def prelude(self) -> Job | None:
         """Return the job of the stages that no parameter reaches, None if there are none."""

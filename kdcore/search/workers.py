@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from kdcore.engine.workers import signals_held
 from kdcore.errors import RunError
-from kdcore.search.job import Job
+from kdcore.search.job import Job, Outcome
 
 TRIAL = "kdcore.search.trial:run_trial"
 
@@ -27,6 +28,7 @@ TRIAL = "kdcore.search.trial:run_trial"
 GRACE_S = 60.0
 
 _LONGEST_FOLDER = 70
+_TOLD = (signal.SIGINT, signal.SIGTERM)
 
 
 class Event(NamedTuple):
@@ -145,8 +147,15 @@ class Workers:
 
     def _command(self, command: dict[str, Any]) -> None:
         if self._nursery is None:
-            # In a session of its own, which no signal of the terminal reaches.
-            self._nursery = subprocess.Popen(  # noqa: S603 - our own module
+            self._nursery = self._new_nursery()
+            self._reports, self._born = b"", False
+            self._send({"import": self._modules})
+        self._send(command)
+
+    def _new_nursery(self) -> subprocess.Popen[bytes]:
+        # In a session of its own, which no signal of the terminal reaches; what reaches it all the same finds it ready.
+        with signals_held():
+            return subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-m", "kdcore.search.nursery", str(self._folder / "socket")],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -154,9 +163,6 @@ class Workers:
                 start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
             )
-            self._reports, self._born = b"", False
-            self._send({"import": self._modules})
-        self._send(command)
 
     def _send(self, command: dict[str, Any]) -> None:
         assert self._nursery is not None
@@ -226,6 +232,9 @@ class Workers:
             number = self._number(report["birth"])
             if number is not None:
                 found += self._drained(number)
+                if -report["code"] in _TOLD and self._workers.pop(number, None) is not None:
+                    # Told to end before it could say that it has.
+                    found.append(Event(number, "ended", data=Outcome(None)))
                 found += self._died(number, exit_reason(report["code"]))
         return found
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from kdcore.search.search import Search
 
@@ -86,3 +87,33 @@ def test_a_run_passes_over_the_section(kd: Any, tmp_path: Path) -> None:
     called = kd("run", str(file), "--quiet", "--output-dir", str(tmp_path))
     assert called.code == 0, called.err
     assert json.loads((Path(called.out.strip()) / "results.json").read_text())["status"] == "completed"
+
+
+OWN = """\
+from torch import nn
+import kdcore
+
+kdcore.register("model", "searched_own", lambda: nn.Flatten())
+"""
+
+
+@pytest.mark.parametrize("words", [("search", "--resume"), ("search", "--show"), ("report",)])
+def test_a_plugin_file_that_is_not_given_again_is_named(
+    kd: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(OWN, encoding="utf-8")
+    section = {"space": {"x": [1, 2]}, "objectives": [{"metric": "score", "goal": "maximize"}], "searcher": "grid"}
+    models = {"teacher": "searched_own", "student": {"type": "digits_mlp", "params": {"width": 4}}}
+    folder = (
+        Search({"output_dir": "runs", "search": section}, lambda point: {"score": 1.0}, plugins=["own.py"], quiet=True)
+        .run()
+        .folder
+    )
+    config = yaml.safe_load(CONFIG)
+    (folder / "config.yaml").write_text(yaml.safe_dump({**config, "models": models, "search": section}))
+    called = kd(*words, str(folder))
+    assert called.code == 1
+    assert "unknown model 'searched_own'\n    the search had --plugin own.py: add it again\n" in called.err
+    Path("own.py").unlink()
+    assert f"a plugin file that is gone, {tmp_path}/own.py: bring it back, and" in kd(*words, str(folder)).err

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from kdcore.cli.main import main
 from kdcore.engine.plugin_files import describe_plugin_files, recorded_plugin_files
 from kdcore.engine.progress import Progress
+from kdcore.engine.samples import IndexedDataset
 from kdcore.plugins import Registry
 
 PLUGIN = """\
@@ -108,3 +111,39 @@ def test_files_that_are_called_alike_are_told_apart(tmp_path: Path) -> None:
     assert recorded_plugin_files(tmp_path) == files
     (tmp_path / "identity.json").write_text("[]")
     assert recorded_plugin_files(tmp_path) == []
+
+
+DATASET = """\
+import kdcore
+
+class Own:
+    targets = [0, 1]
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return {"input": float(index)}
+
+kdcore.register("dataset", "pickled_own", Own)
+"""
+
+
+def test_a_data_set_of_a_plugin_file_reaches_workers_that_do_not_know_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("pickled_own.py").write_text(DATASET)
+    plugins = Registry.discover()
+    plugins.load_file("pickled_own.py")
+    module = sys.modules["kdcore_plugin_file_pickled_own"]
+    sent = pickle.dumps(IndexedDataset(module.Own(), "train", seed=0))
+    monkeypatch.delitem(sys.modules, module.__name__)
+    monkeypatch.setattr("kdcore.engine.plugin_files.registry", Registry.discover)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    received = pickle.loads(sent)
+    assert received[1][1] == {"input": 1.0}
+    assert type(received.dataset) is sys.modules[module.__name__].Own
+    # One that knows the file does not execute it again.
+    assert type(pickle.loads(sent).dataset) is type(received.dataset)

@@ -66,9 +66,16 @@ class Command:
     """`kd run` as the leader of a session of its own, in a folder; `act` is called after step `at`."""
 
     def __init__(
-        self, folder: Path, *overrides: str, resume: Path | None = None, at: int = 0, act: Callable[[], None] = int
+        self,
+        folder: Path,
+        *overrides: str,
+        resume: Path | None = None,
+        at: int = 0,
+        act: Callable[[], None] = int,
+        method: str = "fork",
     ) -> None:
         self.folder = folder
+        self.method = method
         self.words = words_of(folder, *overrides) if resume is None else ["run", "--quiet", "--resume", str(resume)]
         self.words += ["--plugin", str(PLUGIN)]
         self.at, self.act = at, act
@@ -80,6 +87,8 @@ class Command:
         os.setsid()
         sys.stderr = open(self.folder / "errors.txt", "w", buffering=1)  # noqa: SIM115 - until it ends
         os.dup2(sys.stderr.fileno(), 2)
+        # As other systems start loader workers, and later versions of Python.
+        multiprocessing.set_start_method(self.method, force=True)
         steps = Steps(self.folder / "steps.txt", self.at, self.act)
         with mock.patch("kdcore.engine.run.make_progress", return_value=steps):
             sys.exit(main(self.words))
@@ -166,9 +175,11 @@ def assert_saved(command: Command, number: int, reference: dict[str, torch.Tenso
     assert command.errors.count("\n") == 1, command.errors
     assert Path(saved).is_dir()
     assert json.loads((folder / "results.json").read_text())["status"] == "interrupted"
+    # What other start methods need ends when it notices that nobody needs it.
+    await_(lambda: not command.members()) if command.method != "fork" else None
     assert not command.members()
     assert 0 < done < 2 * STEPS_PER_EPOCH
-    again = Command(command.folder, resume=folder)
+    again = Command(command.folder, resume=folder, method=command.method)
     assert again.ended() == 0, again.errors
     assert again.steps == 2 * STEPS_PER_EPOCH - done
     found = weights(folder)
@@ -191,6 +202,29 @@ def test_a_signal_to_every_process_saves_the_step(
     mark(tmp_path, names)
     command = Command(tmp_path, f"data.train.persistent_workers={persistent}")
     assert_saved(command, signal.Signals[names.rsplit(maxsplit=1)[-1]], reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("names", ["waited_for SIGINT", "SIGTERM SIGTERM"])
+def test_workers_that_are_not_forked_leave_signals_to_the_run_too(
+    tmp_path: Path, reference: dict[str, torch.Tensor], names: str, method: str
+) -> None:
+    mark(tmp_path, names)
+    assert_saved(Command(tmp_path, method=method), signal.Signals[names.rsplit(maxsplit=1)[-1]], reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["forkserver", "spawn"])
+def test_a_signal_while_workers_are_on_their_way_ends_the_run(tmp_path: Path, method: str) -> None:
+    command = Command(tmp_path, method=method)
+    await_(lambda: list(tmp_path.glob("signalled/*/environment.json")))
+    command.signal(signal.SIGTERM)
+    assert command.ended() == 128 + signal.SIGTERM, command.errors
+    (said,) = command.errors.splitlines()
+    assert said.startswith("kd: interrupted: ")
+    assert said.endswith(f"kd run --resume {run_folder(tmp_path)} --plugin {PLUGIN} goes on from there")
+    await_(lambda: not command.members())
 
 
 @pytest.mark.slow
@@ -284,3 +318,25 @@ def test_what_is_waited_for_may_be_left_at_once_by_a_lone_process() -> None:
     with Interrupt(alone=False) as interrupt, interrupt.deferred(), interrupt.waiting():
         signal.raise_signal(signal.SIGTERM)
         assert interrupt.requested == signal.SIGTERM
+
+
+def test_a_repeated_sigterm_does_not_keep_a_run_from_saying_what_it_has_saved() -> None:
+    def lead() -> None:
+        try:
+            with Interrupt():
+                signal.raise_signal(signal.SIGTERM)
+        except Interrupted:
+            signal.raise_signal(signal.SIGTERM)
+            os.write(told, b"said")
+        signal.raise_signal(signal.SIGTERM)
+        os.write(told, b" and went on")
+
+    heard, told = os.pipe()
+    child = multiprocessing.get_context("fork").Process(target=lead)
+    child.start()
+    child.join()
+    os.close(told)
+    with open(heard, "rb") as stream:
+        assert stream.read() == b"said"
+    # Otherwise it does what it did before.
+    assert child.exitcode == -signal.SIGTERM

@@ -297,6 +297,28 @@ def test_checkpoints_are_plain_students_and_training_resumes_exactly(tmp_path: P
     assert torch.equal(weights(final), weights(whole.model))
 
 
+def test_state_that_no_checkpoint_could_give_back_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    made = trainer(tmp_path / "saving", HINT, **options)
+    loss = type(made.objective.losses["hint"])
+    monkeypatch.setattr(loss, "get_extra_state", lambda self: {"n": np.float64(1)}, raising=False)
+    monkeypatch.setattr(loss, "set_extra_state", lambda self, state: None, raising=False)
+    with pytest.raises(
+        WiringError, match=r"term 'hint' \(loss 'mse' .*losses.hint._extra_state\['n'\] is of type numpy.float64"
+    ):
+        made.train()
+    assert not made.state.log_history
+    trainer(tmp_path / "not", HINT, max_steps=1).train()  # nothing is saved
+    # One that was written all the same.
+    monkeypatch.setattr("kdcore.integrations.rest.check_rest", lambda objective: None)
+    monkeypatch.setattr("kdcore.integrations.transformers.check_rest", lambda objective: None)
+    trainer(tmp_path, HINT, **options).train()
+    with pytest.raises(WeightsError, match=r"distillation.pt holds what torch does not read(.|\n)*numbers, strings"):
+        trainer(tmp_path, HINT, **options).train(resume_from_checkpoint=True)
+
+
 def test_a_checkpoint_of_another_distillation_is_refused(tmp_path: Path) -> None:
     options = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1}
     trainer(tmp_path, LOGITS, **options).train()

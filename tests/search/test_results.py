@@ -56,6 +56,13 @@ def test_the_front_leaves_out_what_is_dominated() -> None:
     assert front_of([], OBJECTIVES, ()) == []
 
 
+def test_of_equal_trials_the_first_is_chosen_whichever_ended_first() -> None:
+    twins = [trial(number, 0.9, 100) for number in (2, 1, 3)]
+    assert numbers(eligible(twins, OBJECTIVES, ())) == [1, 2, 3]
+    assert numbers(front_of(twins, OBJECTIVES, ())) == [1]
+    assert numbers(chosen(FinalConfig("best"), front_of(twins, [ACCURACY], ()), [ACCURACY])) == [1]
+
+
 def test_full_distillations_are_chosen_from_the_front() -> None:
     front = front_of(TRIALS, OBJECTIVES, ())
     # Scaled: 0: 0 and 1, 1: 0.5 and 0.909, 3: 1 and 0; so 1 is the best mean and the nearest to both bests.

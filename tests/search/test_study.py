@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 
 import kdcore
+from kdcore.engine.interrupt import Abandoned
 from kdcore.engine.lock import locked
 from kdcore.errors import ConfigError, PluginError, RunError
 from kdcore.plugins import registry
@@ -224,6 +226,20 @@ def test_an_interrupted_search_ends_as_one_that_was_not(tmp_path: Path, searcher
     assert states[0]["searcher"] == states[1]["searcher"]
     assert states[0]["next"] == states[1]["next"]
     assert states[1]["open"] == []
+
+
+def test_a_second_sigint_ends_a_search_at_once_and_it_still_says_how_to_go_on(tmp_path: Path) -> None:
+    def impatient(point: dict[str, Any]) -> dict[str, float]:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        return score(point)
+
+    with pytest.raises(Abandoned) as caught:
+        search(tmp_path, impatient)
+    (folder,) = tmp_path.glob("*/search-*")
+    call = f"Search(None, train_and_evaluate, resume='{folder}').run()"
+    assert caught.value.advice == f"{call} goes on from there"
+    assert len(Search(None, score, resume=folder, quiet=True).run().trials) > 0
 
 
 def test_what_was_recorded_but_not_yet_learnt_is_not_tried_again(tmp_path: Path, parrot: None) -> None:

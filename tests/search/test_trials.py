@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from kdcore.search.trial import read_metrics
 pytestmark = pytest.mark.slow
 
 DEADLINE_S = 300.0
+MARK = "KDCORE_TEST_SEARCH"
 
 BASE = """\
 version: 1
@@ -234,11 +236,31 @@ def test_a_metric_that_no_trial_has_ends_the_search_after_the_first(tmp_path: Pa
 
 
 def started(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """Begin a search as the leader of a session and group of its own; its processes can be told by their folder."""
     command = [sys.executable, "-m", "kdcore", "search", *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command, cwd=folder, env=environment, text=True, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        command,
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", MARK: str(folder)},
+        text=True,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     )
+
+
+def members(folder: Path) -> list[int]:
+    """Return the processes of a search that are there: itself, its trials, their loaders' workers."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        try:
+            own = f"{MARK}={folder}".encode() in (each / "environ").read_bytes().split(b"\0")
+            state = (each / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if own and state != "Z":
+            found.append(int(each.name))
+    return found
 
 
 def search_folder(folder: Path) -> Path | None:
@@ -305,3 +327,46 @@ def test_a_signal_saves_and_says_how_to_go_on(whole: SearchResult, tmp_path: Pat
     results = json.loads((folder / "trials" / "0000" / "results.json").read_text())
     assert results["status"] == "interrupted"
     assert json.loads((folder / "state.json").read_text())["open"][0]["number"] == 0
+
+
+@pytest.mark.parametrize(
+    ("pattern", "numbers", "everywhere"),
+    [
+        ("state.json", [signal.SIGTERM], True),
+        ("shared/config.yaml", [signal.SIGTERM, signal.SIGTERM], False),
+        ("trials/0001/metrics.jsonl", [signal.SIGINT], False),
+        ("trials/0001/metrics.jsonl", [signal.SIGTERM], True),
+        ("final/*/config.yaml", [signal.SIGTERM, signal.SIGTERM], False),
+    ],
+    ids=["begun", "shared", "trials", "trials_everywhere", "final"],
+)
+def test_a_signal_to_loader_workers_too_loses_nothing(
+    whole: SearchResult, tmp_path: Path, pattern: str, numbers: list[signal.Signals], everywhere: bool
+) -> None:
+    """As a terminal, `timeout` or, to every process, a scheduler sends them; two trials run at once."""
+    final = "search.final={choose: best, overrides: {stages.distill.epochs: 3}}"
+    words = [str(written(tmp_path)), "--jobs", "2", "--set", final]
+    for split in ("train", "val"):
+        words += ["--set", f"data.{split}.num_workers=1"]
+    process = started(tmp_path, *words)
+    await_(lambda: reached(tmp_path, pattern), process)
+    for number in numbers:
+        if everywhere:
+            for pid in members(tmp_path):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+        else:
+            os.killpg(process.pid, number)
+    _, errors = process.communicate(timeout=DEADLINE_S)
+    assert process.returncode == 128 + numbers[0], errors
+    folder = search_folder(tmp_path)
+    assert folder is not None
+    assert f"kd search --resume {folder} goes on from there" in errors.replace(f"{sys.executable} -m kdcore", "kd")
+    assert "Traceback" not in errors
+    deadline = time.monotonic() + DEADLINE_S
+    while members(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    result = Search(None, resume=folder, quiet=True).run()
+    assert [compared(trial) for trial in result.trials] == [compared(trial) for trial in whole.trials]
+    assert [compared(trial) for trial in result.finals] == [compared(trial) for trial in whole.finals]

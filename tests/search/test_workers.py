@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from kdcore.errors import RunError
-from kdcore.search.job import Job
+from kdcore.search.job import Job, Outcome
 from kdcore.search.record import State
 from kdcore.search.workers import Event, Workers, exit_reason
 
@@ -53,6 +53,22 @@ def test_a_job_ends_with_what_it_returns_and_prints_into_its_folder(workers: Wor
     (event,) = ends(workers)
     assert (event.number, event.kind, event.data.state) == (5, "ended", State.COMPLETE)
     assert (tmp_path / "output.txt").read_text() == "printed by 5\n"
+
+
+@pytest.mark.parametrize("what", ["SIGTERM", "SIGINT"])
+def test_a_job_that_was_told_to_end_can_go_on(workers: Workers, tmp_path: Path, what: str) -> None:
+    workers.start(job(0, what, tmp_path))
+    (event,) = ends(workers)
+    assert (event.kind, event.data) == ("ended", Outcome(None))
+
+
+def test_the_process_that_jobs_are_forked_from_leaves_signals_to_the_search(workers: Workers, tmp_path: Path) -> None:
+    workers.start(job(0, "work", tmp_path))
+    assert workers._nursery is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        workers._nursery.send_signal(number)
+    workers.start(job(1, "work", tmp_path))
+    assert [event.data.state for event in ends(workers)] == [State.COMPLETE] * 2
 
 
 @pytest.mark.parametrize("answer", [True, False])

@@ -11,6 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_COMPRESSED = {
+    torch.sparse_csr: ("crow_indices", "col_indices"),
+    torch.sparse_bsr: ("crow_indices", "col_indices"),
+    torch.sparse_csc: ("ccol_indices", "row_indices"),
+    torch.sparse_bsc: ("ccol_indices", "row_indices"),
+}
+
 
 def digest_of(*values: Any) -> str:
     """Return the digest of some values, the same for equal content of the same types and shapes."""
@@ -34,8 +41,11 @@ def _contents(value: Any) -> Iterator[tuple[str, Any]]:
         for key in sorted(value, key=str):
             yield f"{key}:", b""
             yield from _contents(value[key])
+    elif isinstance(value, Tensor) and (parts := _parts(value)):
+        yield f"{value.layout}{value.dtype}{tuple(value.shape)}", b""
+        yield from _contents(parts)
     elif isinstance(value, (Tensor, np.ndarray)):
-        array = value.detach().cpu().contiguous() if isinstance(value, Tensor) else torch.from_numpy(value.copy())
+        array = _plain(value) if isinstance(value, Tensor) else torch.from_numpy(value.copy())
         yield f"{array.dtype}{tuple(array.shape)}", array.reshape(-1).view(torch.uint8).numpy()
     elif isinstance(value, (list, tuple)):
         yield f"{len(value)}[", b""
@@ -45,3 +55,19 @@ def _contents(value: Any) -> Iterator[tuple[str, Any]]:
         # Anything else by what it shows, unless that shows where it lies in memory.
         shown = repr(value)
         yield (type(value).__name__ if " at 0x" in shown else shown), b""
+
+
+def _parts(tensor: Tensor) -> dict[str, Tensor]:
+    """Return the tensors that one is made of which does not lie in memory as it shows: sparse, or packed."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        return {name: getattr(tensor, name) for name in tensor.__tensor_flatten__()[0]}
+    if tensor.layout is torch.sparse_coo:
+        tensor = tensor.detach().coalesce()
+        return {"indices": tensor.indices(), "values": tensor.values()}
+    if tensor.layout in _COMPRESSED:
+        return {name: getattr(tensor, name)() for name in (*_COMPRESSED[tensor.layout], "values")}
+    return {}
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
