@@ -11,13 +11,14 @@ from typing import Any
 from torch import Tensor
 
 from kdcore.config.config import CheckpointsConfig, StageConfig
+from kdcore.engine.before_step import LARGEST_KEPT
+from kdcore.engine.carried import UnfitStateError
 from kdcore.engine.checkpoint import Checkpoint
 from kdcore.engine.checkpoints import Checkpoints
 from kdcore.engine.finding import count_of
 from kdcore.engine.folder import RunFolder
 from kdcore.engine.interrupt import Interrupt, Interrupted
 from kdcore.engine.metrics import Judge
-from kdcore.engine.nonfinite import LARGEST_KEPT
 from kdcore.engine.processes import Processes
 from kdcore.engine.progress import Progress
 from kdcore.engine.selection import Selection
@@ -74,6 +75,7 @@ class Epochs:
         processes: what trains; the main one reads and writes.
         progress: the display.
         epoch_ended: told of every epoch.
+        check_state: raises an error for what could be saved and not be read.
         warnings: what users were told about the stage; saved, since a resumed run does not meet it again.
     """
 
@@ -91,6 +93,7 @@ class Epochs:
         processes: Processes,
         progress: Progress,
         epoch_ended: Callable[[EpochRecord], None],
+        check_state: Callable[[], None],
         warnings: list[str],
     ) -> None:
         self.stage = stage
@@ -104,6 +107,7 @@ class Epochs:
         self.processes = processes
         self.progress = progress
         self.epoch_ended = epoch_ended
+        self.check_state = check_state
         self.warnings = warnings
         self.checkpoints = Checkpoints(folder.checkpoints / stage.name, policy.keep)
         self.best = Selection(stage.best.metric, stage.best.mode) if stage.best else None
@@ -121,18 +125,29 @@ class Epochs:
         saved = self.processes.share(self.checkpoints.read_latest(self.progress.message) if self._main else None)
         if saved is None:
             return False
-        state = self._load(saved)
-        self.epoch, self.done, self._seconds = state["epoch"], state["done"], state["seconds"]
-        self.trainer.load_state_dict(state["trainer"])
+        try:
+            state = self._load(saved)
+            self.epoch, self._seconds = state["epoch"], state["seconds"]
+            self.done = self.trainer.load_state_dict(state["trainer"], self.epoch, state["done"])
+        except RunError as error:
+            raise UnfitStateError(error.problem.what, place=error.problem.place, repair=error.problem.repair) from error
         self._resume_own(state["processes"])
-        for selection, saved in ((self.best, state["best"]), (self.patience, state["patience"])):
-            if selection is not None and saved is not None:
-                selection.load(saved)
+        self._resume_choice("best", self.best, state["best"])
+        self._resume_choice("early_stop", self.patience, state["patience"])
         self.warnings[:] = dict.fromkeys([*state["warnings"], *self.warnings])
         if self._main:
             self.folder.forget_epochs(self.stage.name, self.epoch)
         self.progress.message(f"stage {self.stage.name} goes on after epoch {self.epoch}, step {self.done} of the next")
         return True
+
+    def _resume_choice(self, key: str, selection: Selection | None, saved: Mapping[str, Any] | None) -> None:
+        """Go on comparing epochs, or begin to where they are compared otherwise."""
+        if selection is None or saved is None or selection.load(saved):
+            return
+        self.progress.message(
+            f"stage {self.stage.name}: {key}: {saved['metric']} ({saved['mode']}) is now {selection.metric} "
+            f"({selection.mode}), so epochs are compared from epoch {self.epoch + 1} on"
+        )
 
     def run(self) -> int:
         """Train the epochs that are left, and return how many there were in all."""
@@ -206,6 +221,9 @@ class Epochs:
 
     def _after_step(self) -> None:
         self.done += 1
+        if self.trainer.step == 1:
+            # The rehearsal has looked too, but what is remembered of a step may first be there after one.
+            self.check_state()
         self.interrupt.check()
         steps = self.policy.every_steps
         if (steps is not None and self.trainer.step % steps == 0) or self._minutes_over():

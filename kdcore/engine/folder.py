@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -69,6 +70,19 @@ class RunFolder:
         # What is resolved is not resolved once more when the file is read again.
         write_atomically(self.path / "config.yaml", text.replace("${", "$${"))
 
+    def description(self) -> dict[str, str]:
+        """Return the files that say what the run is, as far as they can be read."""
+        found = {}
+        for name in ("identity.json", "environment.json", "config.yaml"):
+            with contextlib.suppress(OSError, ValueError):
+                found[name] = (self.path / name).read_text(encoding="utf-8")
+        return found
+
+    def describe_again(self, files: Mapping[str, str]) -> None:
+        """Put back what `description` has returned."""
+        for name, text in files.items():
+            write_atomically(self.path / name, text)
+
     def write_json(self, name: str, data: Any) -> None:
         """Save one JSON file."""
         write_atomically(self.path / name, json.dumps(_plain(data), indent=2, ensure_ascii=False) + "\n")
@@ -110,6 +124,16 @@ class RunFolder:
             shutil.rmtree(self.checkpoints / name, ignore_errors=True)
         if names:
             self._keep_lines(lambda line: line is None or line["stage"] not in names)
+
+    def put_in_order(self) -> None:
+        """Bring the lines of metrics.jsonl into the order of stages, as after a stage that was trained again alone."""
+        file = self.path / "metrics.jsonl"
+        if file.exists():
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+            whole = [(line, found) for line in lines if (found := _parsed(line)) is not None]
+            ordered = [line for line, _ in sorted(whole, key=lambda each: int(each[1].get("stage_index", 0)))]
+            if ordered != lines:
+                write_atomically(file, "".join(ordered))
 
     def remove_leftovers(self) -> None:
         """Remove what a process that was killed had half written."""

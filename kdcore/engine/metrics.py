@@ -85,7 +85,9 @@ class Judge:
         return {"hits": dict(self._hits), "count": self._count, **classes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`."""
+        """Go on from `state`, or begin to count where other metrics are counted by now."""
+        if state["hits"].keys() != self._hits.keys():
+            return
         self._hits, self._count = dict(state["hits"]), state["count"]
         self._class_hits, self._class_counts = state["class_hits"], state["class_counts"]
 

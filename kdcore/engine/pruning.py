@@ -14,6 +14,7 @@ from kdcore.engine.measure import SPARSITY, show
 from kdcore.errors import KdcoreError, WiringError
 from kdcore.pipeline.diagnosis import reason
 from kdcore.pipeline.objective import Objective
+from kdcore.pipeline.readable import not_readable, unreadable
 from kdcore.pruning.config import PruningGroup
 from kdcore.pruning.schedule import Schedule
 
@@ -49,6 +50,12 @@ class StagePruning:
             example_inputs=batch,
             place=config.place("stages", stage.index, "pruning"),
         )
+
+    def check_readable(self) -> None:
+        """Raise WiringError if a criterion keeps what no checkpoint could give back."""
+        for each, state in zip(self.stage.pruning, self.pruner.state_dict()["groups"], strict=True):
+            for where, found in unreadable(state["criterion"], "state_dict()"):
+                raise not_readable(str(each.criterion.registered), where, found, each.criterion.place)
 
     @property
     def first_complete(self) -> int:

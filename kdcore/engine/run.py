@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kdcore.advice import Advice, Call
 from kdcore.config.config import Config, StageConfig
 from kdcore.config.distributed import DDP
+from kdcore.engine.carried import UnfitStateError
 from kdcore.engine.completed import Completed
 from kdcore.engine.data import Datasets
 from kdcore.engine.device import device_errors
@@ -19,7 +21,7 @@ from kdcore.engine.environment import describe_environment
 from kdcore.engine.epochs import EpochRecord
 from kdcore.engine.folder import RunFolder
 from kdcore.engine.identity import check_identity, identify, write_identity
-from kdcore.engine.interrupt import Interrupt, Interrupted
+from kdcore.engine.interrupt import Abandoned, Interrupt, Interrupted
 from kdcore.engine.lock import locked
 from kdcore.engine.measure import show
 from kdcore.engine.nonfinite import DivergedError
@@ -27,16 +29,23 @@ from kdcore.engine.processes import Processes, processes_of
 from kdcore.engine.progress import Progress, StagePlan, make_progress
 from kdcore.engine.report import write_report
 from kdcore.engine.results import StageResult
-from kdcore.engine.stage import StageLoaders, StageRun, save_initial
+from kdcore.engine.stage import StageLoaders, StageRun
+from kdcore.engine.stage_weights import save_initial
 from kdcore.engine.tensorboard import TensorBoard
 from kdcore.engine.workers import deaths_unheard
 from kdcore.errors import KdcoreError
+from kdcore.pipeline.agreement import check_agreement
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.randomness import forked_generators
 from kdcore.plugins import Registry
 from kdcore.plugins import registry as installed
 
 _log = logging.getLogger(__name__)
+
+_SAME_WEIGHTS = (
+    "each process would distil towards another {name}: give every machine the same weights file, or let the model's "
+    "factory draw from torch's generator alone, which kd run seeds alike in every process"
+)
 
 FROM_PYTHON = Call("kdcore.run(config, resume={folder})")
 
@@ -96,6 +105,7 @@ class _Run:
         self.interrupt = interrupt
         self.advice = advice
         self.device = processes.device()
+        self._trained = False
         self.results: dict[str, Any] = {"status": "running", "seconds": 0.0, "stages": [], "rows": [], "warnings": []}
 
     def start(self) -> Path:
@@ -105,7 +115,7 @@ class _Run:
         datasets = self._datasets()
         plans = self._rehearse(assembly, datasets)
         folder = RunFolder(self.processes.share(RunFolder.create(config).path if self.processes.main else None))
-        with self._locked(folder):
+        with self._locked(folder), self._advised(folder):
             if self.processes.main:
                 self._describe(folder, datasets)
                 save_initial(config, assembly, folder)
@@ -114,7 +124,7 @@ class _Run:
     def resume(self, folder: RunFolder, *, accept_changes: bool) -> Path:
         """Go on with a run where it was last saved."""
         config = self.config
-        with self._locked(folder):
+        with self._locked(folder), self._advised(folder):
             assembly = Assembly.build(config, self.device)
             datasets = self._datasets()
             if self.processes.main:
@@ -122,11 +132,18 @@ class _Run:
                 identity = identify(config, datasets, self.processes.count)
                 check_identity(folder.path, identity, self.progress.message, accept_changes, self.advice)
             plans = self._rehearse(assembly, datasets)
+            described = folder.description()
             if self.processes.main:
                 self._describe(folder, datasets)
                 # A stage may start from them, and models are built the same again.
                 save_initial(config, assembly, folder)
-            return self._execute(assembly, datasets, folder, plans)
+            try:
+                return self._execute(assembly, datasets, folder, plans)
+            except UnfitStateError:
+                # Changes that nothing was trained under need not be taken back by hand.
+                if self.processes.main and not self._trained:
+                    folder.describe_again(described)
+                raise
 
     def _datasets(self) -> Datasets:
         return Datasets(self.config.data, self.processes.rank, self.processes.count, self.interrupt.waiting)
@@ -152,10 +169,8 @@ class _Run:
         try:
             self._stages(assembly, datasets, folder)
             status = "completed"
-        except KeyboardInterrupt as signal:
+        except KeyboardInterrupt:
             status = "interrupted"
-            if isinstance(signal, Interrupted):
-                signal.advice = "; ".join(filter(None, (signal.advice, self._going_on(folder))))
             raise
         except Exception as error:
             # Where nothing changes a run meets the same numbers again.
@@ -200,7 +215,18 @@ class _Run:
                 report = rehearse(self.config, stage, assembly, datasets, gradients=False)
                 plans.append(StagePlan(stage.name, stage.title, report.epochs, report.steps_per_epoch))
         assembly.trained.clear()
+        self._check_frozen(assembly)
         return plans
+
+    def _check_frozen(self, assembly: Assembly) -> None:
+        """Raise WiringError where the processes have built or loaded different models that no stage trains."""
+        if self.processes.count == 1:
+            return
+        trained = {name for stage in self.config.stages for name in stage.train}
+        parts = {name: each for name, each in {**assembly.models, **assembly.adapters}.items() if name not in trained}
+        places = {each.name: each.place for each in self.config.models.values()}
+        places |= {each.name: each.place for each in self.config.adapters.values()}
+        check_agreement(parts, places, gather=self.processes.gather, repair=_SAME_WEIGHTS)
 
     def _stages(self, assembly: Assembly, datasets: Datasets, folder: RunFolder) -> None:
         completed = Completed(self.config, assembly, folder, self.processes, self.progress.message)
@@ -229,6 +255,7 @@ class _Run:
         completed: Completed,
     ) -> StageResult:
         def epoch_ended(record: EpochRecord) -> None:
+            self._trained = True
             if board is None:
                 return
             folder.append_metrics(record.as_line())
@@ -252,6 +279,16 @@ class _Run:
             ending=lambda weights: completed.ending(stage, weights),
         )
         return live.run(judged_before=judged)
+
+    @contextlib.contextmanager
+    def _advised(self, folder: RunFolder) -> Iterator[None]:
+        """Let a signal that ends the run say how to go on, once there is something to go on with."""
+        try:
+            yield
+        except (Interrupted, Abandoned) as signal:
+            if (folder.path / "config.yaml").is_file():
+                signal.advice = "; ".join(filter(None, (signal.advice, self._going_on(folder))))
+            raise
 
     def _going_on(self, folder: RunFolder, setting: str = "") -> str:
         changed = self.advice.changing.format(setting) if setting else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,9 @@ from kdcore.config.training import AUTO, check_scheduler
 from kdcore.engine.construction import TorchClass, checked
 from kdcore.errors import Place, RunError, WiringError, suggestion
 
+# What a ReduceLROnPlateau has learned from metrics; all else in its state is settings.
+_COUNTS = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
+
 
 class Stepper:
     """A schedule that is told of every step and epoch and moves on after those it counts.
@@ -22,6 +26,8 @@ class Stepper:
         scheduler: a scheduler of torch.
         interval: `step` or `epoch`.
         monitor: the metric that the scheduler looks at, if it does.
+        config: `{type, interval, params}` that it was built by, totals filled in.
+        length: in intervals, what the stage has.
         place: where its config stands, for messages.
     """
 
@@ -31,11 +37,15 @@ class Stepper:
         interval: str,
         *,
         monitor: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        length: int | None = None,
         place: Place = Place(),
     ) -> None:
         self.scheduler = scheduler
         self.interval = interval
         self.monitor = monitor
+        self.config = dict(config or {"type": type(scheduler).__name__, "interval": interval})
+        self.length = length
         self.place = place
 
     def step_ended(self) -> None:
@@ -64,7 +74,8 @@ class Stepper:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, a copy; the learning rates themselves are in the optimizer's."""
-        return {"type": type(self.scheduler).__name__, "state": copy.deepcopy(self.scheduler.state_dict())}
+        own = {"type": type(self.scheduler).__name__, "state": copy.deepcopy(self.scheduler.state_dict())}
+        return own if self.monitor is None else {**own, "monitor": self.monitor}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state`; raises RunError if another class has written it."""
@@ -77,6 +88,20 @@ class Stepper:
             )
         # A copy, since torch keeps what it is given and CyclicLR even takes entries out.
         self.scheduler.load_state_dict(copy.deepcopy(state["state"]))
+
+    def replay(self, intervals: int) -> None:
+        """Move a new schedule to where it would be after `intervals` steps or epochs; weights are not touched."""
+        with warnings.catch_warnings():
+            # The optimizer has made its steps before, in a state that is not loaded yet.
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+            for _ in range(intervals if self.length is None else min(intervals, self.length)):
+                self._advance()
+
+    def keep_counts(self, state: Mapping[str, Any]) -> None:
+        """Take over what another ReduceLROnPlateau has counted, if it looked at the same metric in the same way."""
+        saved, own = state["state"], self.scheduler
+        if (state.get("monitor", self.monitor), saved["mode"]) == (self.monitor, getattr(own, "mode", None)):
+            own.load_state_dict({**own.state_dict(), **{key: saved[key] for key in _COUNTS}})
 
     def _advance(self, *metric: float) -> None:
         try:
@@ -116,14 +141,18 @@ def build_scheduler(
     interval, params = node["interval"], dict(node["params"])
     monitor = params.pop("monitor", None)
     totals = _Totals(total_steps if interval == "step" else epochs, steps_per_epoch, epochs)
-    scheduler = _build(node["type"], params, optimizer, totals, place)
+    filled = totals.fill(node["type"], params)
+    scheduler = _build(filled, optimizer, place)
     if isinstance(scheduler, lr_scheduler.OneCycleLR) and scheduler.total_steps < totals.length:
         raise WiringError(
             f"OneCycleLR is over after {scheduler.total_steps} {interval}s, but the stage has {totals.length}",
             place=place,
             repair="write total_steps: auto",
         )
-    return Stepper(scheduler, interval, monitor=monitor, place=place)
+    described = {**filled, "interval": interval}
+    if monitor is not None:
+        described["params"] = {**filled["params"], "monitor": monitor}
+    return Stepper(scheduler, interval, monitor=monitor, config=described, length=totals.length, place=place)
 
 
 @dataclass(frozen=True)
@@ -134,9 +163,19 @@ class _Totals:
     steps_per_epoch: int
     epochs: int
 
-    def filled(self, params: Mapping[str, Any]) -> dict[str, Any]:
+    def fill(self, name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a scheduler's `{type, params}`, and those of its parts, without `auto`."""
         own = {"steps_per_epoch": self.steps_per_epoch, "epochs": self.epochs}
-        return {key: own.get(key, self.length) if value == AUTO else value for key, value in params.items()}
+        filled: dict[str, Any] = {
+            key: own.get(key, self.length) if value == AUTO else value for key, value in params.items()
+        }
+        if "schedulers" in filled:
+            nodes = filled["schedulers"]
+            spans = self.parts(filled["milestones"]) if "milestones" in filled else [self] * len(nodes)
+            filled["schedulers"] = [
+                span.fill(node["type"], node["params"]) for node, span in zip(nodes, spans, strict=True)
+            ]
+        return {"type": name, "params": filled}
 
     def parts(self, milestones: list[int]) -> list[_Totals]:
         # A part that begins after the end, as in a shortened run, never runs; any length will do.
@@ -144,16 +183,10 @@ class _Totals:
         return [replace(self, length=max(end - start, 1)) for start, end in itertools.pairwise(bounds)]
 
 
-def _build(
-    name: str, params: dict[str, Any], optimizer: Optimizer, totals: _Totals, place: Place
-) -> lr_scheduler.LRScheduler:
-    cls = TorchClass(lr_scheduler, "scheduler", name, place)
-    accepted = totals.filled(cls.accepted(params))
+def _build(node: Mapping[str, Any], optimizer: Optimizer, place: Place) -> lr_scheduler.LRScheduler:
+    cls = TorchClass(lr_scheduler, "scheduler", node["type"], place)
+    accepted = cls.accepted(node["params"])
     if "schedulers" not in accepted:
         return cls(optimizer, **accepted)  # type: ignore[no-any-return]
-    nodes = accepted.pop("schedulers")
-    spans = totals.parts(accepted["milestones"]) if "milestones" in accepted else [totals] * len(nodes)
-    schedulers = [
-        _build(node["type"], node["params"], optimizer, span, place) for node, span in zip(nodes, spans, strict=True)
-    ]
+    schedulers = [_build(each, optimizer, place) for each in accepted.pop("schedulers")]
     return cls(optimizer=optimizer, schedulers=schedulers, **accepted)  # type: ignore[no-any-return]

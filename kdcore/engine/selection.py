@@ -29,7 +29,9 @@ class Selection:
             self.best, self.best_epoch = value, epoch
         return better
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from what another Selection of the same metric had seen."""
-        if state["metric"] == self.metric:
+    def load(self, state: Mapping[str, Any]) -> bool:
+        """Go on from what another Selection had seen; returns whether it has compared the same."""
+        alike = (state["metric"], state["mode"]) == (self.metric, self.mode)
+        if alike:
             self.best, self.best_epoch, self.waited = state["best"], state["best_epoch"], state["waited"]
+        return alike

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,37 +13,33 @@ from torch import Tensor
 from kdcore.collective import absent
 from kdcore.config.config import StageConfig
 from kdcore.engine.blame import blame_terms, wrong_entries
-from kdcore.engine.data import Loader, Sample
-from kdcore.engine.device import batch_to_device
+from kdcore.engine.built import Built
+from kdcore.engine.carried import Training, go_on
+from kdcore.engine.device import autocast, batch_to_device
 from kdcore.engine.divergence import Divergences
 from kdcore.engine.evaluation import judged, with_samples
 from kdcore.engine.finding import merged
+from kdcore.engine.loader import Loader
 from kdcore.engine.mean import TOTAL, Added, Mean
 from kdcore.engine.metrics import Hits, Judge
 from kdcore.engine.nonfinite import Guard
-from kdcore.engine.part import counted
 from kdcore.engine.processes import Processes
 from kdcore.engine.progress import Progress
+from kdcore.engine.samples import Sample
 from kdcore.engine.schedulers import Stepper
 from kdcore.engine.steps import steps_per_epoch
+from kdcore.engine.window import ABSENT, Part, parts_of, windows
 from kdcore.errors import KdcoreError, RunError
-from kdcore.pipeline.objective import Objective, ObjectiveOutput, Share, autocast
+from kdcore.pipeline.objective import Objective, ObjectiveOutput, Share
 from kdcore.pipeline.randomness import forked_generators, set_generator_states
-from kdcore.pipeline.step_counts import StepCounts, count_positions
 
 if TYPE_CHECKING:
     from kdcore.pruning.pruner import Pruner
 
-# A batch that stands in for one that this process has not: its weight in the step is 0.
-ABSENT = Share(0.0)
+# What a batch adds to the metrics of its epoch, if its step is made.
+Seen = tuple[Added, list[tuple[Judge, Hits]]]
+
 _NOTHING = contextlib.nullcontext()
-
-
-class Seen(NamedTuple):
-    """What a batch adds to the metrics of its epoch, if its step is made."""
-
-    losses: Added
-    judged: list[tuple[Judge, Hits]]
 
 
 class Trainer:
@@ -86,11 +82,12 @@ class Trainer:
         self.mean = Mean(self.guard.found)
         self.steps_per_epoch = steps_per_epoch(stage, loader)
         self.total_steps = self.steps_per_epoch * (stage.epochs or 1)
-        self._forward = self.processes.wrap(
-            objective, find_unused=stage.find_unused, optimizer=optimizer, clip_grad_norm=stage.clip_grad_norm
-        )
+        # How many more steps were made than schedules count, where a step was less than it is now.
+        self._ahead = 0
+        samples = stage.accumulate * loader.config.batch_size * self.processes.count
+        self.built = Built.of(optimizer, scheduler, objective.named_trainable(), self.steps_per_epoch, samples)
+        self.learner = self.processes.learner(objective, optimizer, stage)
         self._autocast = autocast(device, stage.precision)
-        self._parameters = [parameter for _, parameter in objective.named_trainable()]
         self._epoch = 0
 
     def epoch(
@@ -115,11 +112,11 @@ class Trainer:
         self._epoch = epoch
         if done == 0:
             self.mean = Mean(self.guard.found)
-        windows = _windows(self.loader.epoch(epoch, done * self.stage.accumulate), self.stage.accumulate)
+        steps = windows(self.loader.epoch(epoch, done * self.stage.accumulate), self.stage.accumulate)
         if generators is not None:
             # Only now, when nothing but training will draw from them.
             set_generator_states(generators)
-        for window in itertools.islice(windows, self.steps_per_epoch - done):
+        for window in itertools.islice(steps, self.steps_per_epoch - done):
             self.objective.progress(self.step, self.total_steps, epoch)
             self._train(window, judges)
             self.step += 1
@@ -143,90 +140,143 @@ class Trainer:
         """Return what later steps depend on and all processes have alike, but the Objective."""
         return {
             "step": self.step,
-            "optimizer": self.processes.optimizer_state(self.optimizer),
+            "optimizer": self.learner.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler is not None else None,
             "guard": self.guard.state_dict(),
+            "built": self.built.state_dict(),
+            "ahead": self._ahead,
             "pruner": self.pruner.state_dict() if self.pruner is not None else None,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state`; raises RunError if it belongs to another optimizer or scheduler."""
-        self.step = state["step"]
+    def load_state_dict(self, state: Mapping[str, Any], epoch: int, done: int) -> int:
+        """Go on from `state`, saved in an epoch after `done` of its steps, and return how many these are by now.
+
+        Raises:
+            RunError: it belongs to something else, or cannot go on under the config as it is now.
+        """
+        then = Built.read(state["built"]) if "built" in state else None
+        done = done if then is None else self.built.steps_done(then, done, self.stage)
+        self.step, self._ahead = state["step"], state.get("ahead", 0)
+        if then is not None and not self.built.same_steps(then):
+            # Schedules count as if a step had always been what it is now.
+            self._ahead = self.step - epoch * self.steps_per_epoch - done
+        self.total_steps += self._ahead
+        training = Training(self.built, self.optimizer, self.scheduler, self.learner, self.guard)
         try:
-            self.processes.load_optimizer(self.optimizer, state["optimizer"])
+            changes = go_on(training, then, state, steps=self.step - self._ahead, epochs=epoch)
         except (ValueError, KeyError) as error:
             raise RunError(
                 f"the saved state does not fit the optimizer of stage {self.stage.name!r}: {error}",
                 place=self.stage.place,
                 repair="resume with the config of the saved run",
             ) from error
-        if self.scheduler is not None and state["scheduler"] is not None:
-            self.scheduler.load_state_dict(state["scheduler"])
-        self.guard.load_state_dict(state["guard"])
         # Who resumes with pruning: added, accepting the change, begins it here.
-        if self.pruner is not None and state.get("pruner") is not None:
-            self.pruner.load_state_dict(state["pruner"])
+        pruned = state.get("pruner")
+        if self.pruner is not None and pruned is not None:
+            ahead = self._ahead - state.get("ahead", 0)
+            self.pruner.load_state_dict({**pruned, "step": max(pruned["step"] - ahead, 0)})
+        elif pruned is not None:
+            changes.append("pruning ends, and its zeros do not last")
+        if changes:
+            self.progress.message(f"stage {self.stage.name}: {', '.join(changes)} from step {self.step} on")
+        elif then is None:
+            self.progress.message(
+                f"stage {self.stage.name}: its checkpoint, of an earlier version, does not say which optimizer and "
+                "scheduler it is of; they go on as they were, whatever the config says by now"
+            )
+        return done
+
+    def close(self) -> None:
+        """Let go of what trained; the Objective and the optimizer stay."""
+        self.learner.close()
 
     def _train(self, window: Sequence[Sample], judges: dict[str, Judge]) -> None:
+        """Make the step of a window, or skip it."""
         guard, pruner = self.guard, self.pruner
         if guard.every_step:
             guard.keep()
-        seen = self._passes(window, judges)
-        indices = [batch["index"] for batch in window if counted(batch)[0]]
+        parts = parts_of(window, self.objective, self.processes)
+        indices = [batch["index"] for batch, share in parts if share is not ABSENT]
+        seen, sound = self._passes(parts, judges)
         if not guard.every_step:
             guard.made(self.step, indices)
-        if guard.every_step and not self._sound(seen is not None, indices):
+        if guard.every_step and not self._sound(sound, indices):
             # It counts nowhere, neither in metrics nor for the pruner, whichever batch or process was to blame.
-            guard.reject(self.step, self._blame(window) if guard.repeatable else {})
+            guard.reject(self.step, self._blame(parts) if guard.repeatable else {})
         else:
-            for each in seen or ():
-                self.mean.append(each.losses)
-                for judge, hits in each.judged:
-                    judge.count(hits)
+            for losses, hits in seen:
+                self.mean.append(losses)
+                for judge, each in hits:
+                    judge.count(each)
             if pruner is not None:
                 pruner.before_optimizer()
             self._move(indices)
             if pruner is not None:
                 pruner.after_optimizer()
-        self.processes.clear(self.optimizer)
+        self.learner.clear()
 
-    def _passes(self, window: Sequence[Sample], judges: dict[str, Judge]) -> list[Seen] | None:
-        """Run the batches of a step forward and backward; returns what was seen, or None if a loss is not finite."""
-        seen: list[Seen | None] = []
-        left = len(window)
-        for batch, share in self._shares(window):
+    def _passes(self, parts: Sequence[Part], judges: dict[str, Judge]) -> tuple[list[Seen], bool]:
+        """Run the batches of a step forward and backward; returns what was seen, and whether no loss was unsound."""
+        seen: list[Seen] = []
+        sound, left = True, len(parts)
+        for batch, share in parts:
             left -= 1
             # Gradients are averaged over the processes once, with the last batch.
-            with self.processes.apart(self._forward) if left else _NOTHING:
+            with self.learner.apart() if left else _NOTHING:
                 out = self._pass(batch, share)
             if share is not ABSENT:
-                seen.append(self._look(batch, share, out, judges))
-        sound = [each for each in seen if each is not None]
-        return sound if len(sound) == len(seen) else None
+                losses = self._losses(batch, share, out)
+                sound = sound and (not self.guard.every_step or self.guard.accepts(losses))
+                seen.append((losses, judged(judges, self.objective, self.stage.metrics.target)))
+        return seen, sound
 
-    def _look(self, batch: Sample, share: Share | None, out: ObjectiveOutput, judges: dict[str, Judge]) -> Seen | None:
+    def _pass(self, batch: Sample, share: Share | None) -> ObjectiveOutput:
+        """Run a batch forward and backward."""
+        learner = self.learner
+        try:
+            with self._autocast:
+                if share is ABSENT:
+                    with absent():
+                        out = learner.forward(batch_to_device(batch, self.device))
+                    # A gradient of 0, that the others may average with theirs.
+                    out = ObjectiveOutput(out.total * 0, out.terms)
+                else:
+                    out = learner.forward(batch_to_device(batch, self.device), share)
+        except KdcoreError as error:
+            raise with_samples(error, batch, self.loader, self.stage) from error
+        learner.backward(out.total)
+        return out
+
+    def _losses(self, batch: Sample, share: Share | None, out: ObjectiveOutput) -> Added:
         total = out.total.detach() if share is None else out.total.detach() / share.fraction
-        values, indices = {TOTAL: total, **out.terms}, batch["index"]
-        if self.guard.every_step and not self.guard.accepts(self.step, values, indices):
-            return None
-        losses = Added(values, dict(self.objective.counts), len(indices), (self.step, indices))
-        return Seen(losses, judged(judges, self.objective, self.stage.metrics.target))
+        indices = batch["index"]
+        origin = (self.step, indices)
+        return Added({TOTAL: total, **out.terms}, dict(self.objective.counts), indices.shape[0], origin)
 
     def _sound(self, sound: bool, indices: list[Tensor]) -> bool:
         """Whether a step whose losses were sound here, or were not, is so with its gradients, in every process."""
-        gradients = self.processes.gradients(self._parameters)
-        sound = sound and self.guard.accepts_gradients(self.step, gradients, indices)
+        sound = sound and self.guard.accepts_gradients(self.step, self.learner.gradients(), indices)
         return not self.processes.any(not sound)
 
-    def _blame(self, window: Sequence[Sample]) -> dict[str, list[int]]:
+    def _move(self, indices: list[Tensor]) -> None:
+        learner, scale = self.learner, self.guard.scale
+        if not (learner.step() if scale == 1 else learner.scaled_step(scale)):
+            # A loss that is not finite says more.
+            self.mean.check()
+            self.guard.unmoved(self.step, indices)
+
+    def _blame(self, parts: Sequence[Part]) -> dict[str, list[int]]:
         """Return the terms that make a step unsound in this process; all processes look, for losses may communicate."""
         found: list[dict[str, list[int]]] = []
+        # What the step has spoilt would make other terms and samples look guilty.
+        self.guard.put_back()
         try:
             with forked_generators(), self._autocast:
-                for batch in window:
-                    present = counted(batch)[0] > 0
+                for batch, share in parts:
+                    present = share is not ABSENT
                     with _NOTHING if present else absent():
-                        blamed = blame_terms(self.objective, batch_to_device(batch, self.device), self._parameters)
+                        moved = batch_to_device(batch, self.device)
+                        blamed = blame_terms(self.objective, moved, self.learner.parameters)
                     found += [blamed] if present else []
         except RuntimeError:
             # Reentrant checkpointing and compiled graphs refuse; one of several processes may not fail by itself.
@@ -239,54 +289,3 @@ class Trainer:
             return wrong_entries(self.loader.draw(samples, self._epoch))
         except KdcoreError:  # what cannot be read once more says nothing about the values that it had
             return {}
-
-    def _pass(self, batch: Sample, share: Share | None) -> ObjectiveOutput:
-        """Run a batch forward and backward."""
-        try:
-            with self._autocast:
-                if share is ABSENT:
-                    with absent():
-                        out = self._forward(batch_to_device(batch, self.device))
-                    # A gradient of 0, that the others may average with theirs.
-                    out = ObjectiveOutput(out.total * 0, out.terms)
-                else:
-                    out = self._forward(batch_to_device(batch, self.device), share)
-        except KdcoreError as error:
-            raise with_samples(error, batch, self.loader, self.stage) from error
-        self.processes.backward(out.total)
-        return out
-
-    def _move(self, indices: list[Tensor]) -> None:
-        groups, scale = self.optimizer.param_groups, self.guard.scale
-        # For this step only: schedulers compute the next rate from the one they find.
-        rates = [] if scale == 1 else [group["lr"] for group in groups]
-        if rates:
-            _set_rates(groups, [rate * scale for rate in rates])
-        moved = self.processes.move(self.optimizer, self._parameters, self.stage.clip_grad_norm)
-        if rates:
-            _set_rates(groups, rates)
-        if not moved:
-            # A loss that is not finite says more.
-            self.mean.check()
-            self.guard.unmoved(self.step, indices)
-
-    def _shares(self, window: Sequence[Sample]) -> Iterable[tuple[Sample, Share | None]]:
-        """Say what part of the step each batch is, so that the parts add up to one batch of all of it."""
-        processes = self.processes.count
-        if len(window) == processes == 1:
-            return [(window[0], None)]
-        sizes = [counted(batch) for batch in window]
-        present = [rows > 0 for rows, _ in sizes]
-        sums = self.processes.sum(count_positions(self.objective, window, present))
-        step = StepCounts(sum(whole for _, whole in sizes), sums, processes)
-        return [(batch, step.part(rows) if rows else ABSENT) for batch, (rows, _) in zip(window, sizes, strict=True)]
-
-
-def _windows(batches: Iterator[Sample], size: int) -> Iterator[list[Any]]:
-    while window := list(itertools.islice(batches, size)):
-        yield window
-
-
-def _set_rates(groups: Sequence[dict[str, Any]], rates: Sequence[float]) -> None:
-    for group, rate in zip(groups, rates, strict=True):
-        group["lr"] = rate

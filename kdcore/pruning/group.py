@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kdcore.contracts import flag_of, method_of
 from kdcore.errors import RunError, WiringError
 from kdcore.pruning.config import PruningGroup
 from kdcore.pruning.lasso import add_group_lasso
@@ -42,11 +44,13 @@ class LiveGroup:
         self.schedule = schedule
         self.tell = tell
         self.initial: float | None = None
-        self.learns = bool(getattr(criterion, "needs_gradients", True)) and not config.locked
-        self.each_step = bool(getattr(criterion, "accumulates", True))
-        self.per_block = bool(getattr(criterion, "per_block", False))
+        # What a schedule that was changed under way had come to.
+        self.least = 0.0
+        self.learns = flag_of(criterion, "needs_gradients", True) and not config.locked
+        self.each_step = flag_of(criterion, "accumulates", True)
+        self.per_block = flag_of(criterion, "per_block")
         # Frozen masks are not rearranged: what is pruned stays so.
-        self._rearrange = getattr(criterion, "rearrange", None) if config.masks == "recomputed" else None
+        self._rearrange = method_of(criterion, "rearrange") if config.masks == "recomputed" else None
         criterion.dtype = torch.float32 if config.dtype == "float32" else None
         self.stocks = [Stock(each.blocks, each.size, each.weights) for each in layers]
         # A criterion that scores blocks sees the weights that a head's output passes; its mask counts once.
@@ -115,7 +119,7 @@ class LiveGroup:
         layers, stocks = [self.layers[index] for index in chosen], [self.stocks[index] for index in chosen]
         elements = [self._element_scores(index) for index in chosen]
         scores = _alike([self._block_scores(index, each) for index, each in zip(chosen, elements, strict=True)])
-        sparsity = self.schedule.sparsity(step, self.initial)
+        sparsity = max(self.schedule.sparsity(step, self.initial), self.least)
         limits = Limits.of(
             stocks, sparsity, self.config.min_sparsity, self.config.most, final=step == self.schedule.last
         )
@@ -186,16 +190,24 @@ class LiveGroup:
             "masks": {part.name: mask for part in parts if (mask := part.mask) is not None},
             "seen": sorted(self._seen),
             "criterion": self.criterion.state_dict(),
+            "schedule": asdict(self.schedule),
+            "settings": self._settings(),
+            "least": self.least,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state; raises RunError where it is not of these layers."""
+    def load_state_dict(self, state: Mapping[str, Any], step: int) -> None:
+        """Go on from a state before a step; what is pruned stays so where the schedule is another since.
+
+        Raises:
+            RunError: it is of other layers, or of masks and scores with which this group cannot go on.
+        """
         names = {layer.name for layer in self.layers}
         if set(state["masked"]) != names:
             other = sorted(set(state["masked"]) ^ names)
             raise RunError(
                 f"the saved pruning state is of other layers: {', '.join(other[:5])}", place=self.config.place
             )
+        self._check_settings(state.get("settings", self._settings()))
         self.initial = state["initial"]
         self._seen = set(state["seen"])
         for layer in self.layers:
@@ -203,6 +215,37 @@ class LiveGroup:
             for part in (*layer.parts, *layer.coupled):
                 part.mask = state["masks"].get(part.name)
         self.criterion.load_state_dict(state["criterion"])
+        self.least = state.get("least", 0.0)
+        then = Schedule(**state["schedule"]) if "schedule" in state else self.schedule
+        if then != self.schedule:
+            self._reschedule(then, step)
+
+    def _settings(self) -> dict[str, str]:
+        """Return what masks and scores depend on."""
+        return {"criterion": self.config.by, "pattern": str(self.config.pattern)}
+
+    def _check_settings(self, then: Mapping[str, str]) -> None:
+        for key, value in self._settings().items():
+            if then[key] != value:
+                raise RunError(
+                    f"pruning has begun with {key} {then[key]}, and is now to go on with {value}, for which its masks "
+                    "and scores mean nothing",
+                    place=self.config.at(key),
+                    repair=f"write {key}: {then[key]}, or start a new run or stage from the weights that there are",
+                )
+
+    def _reschedule(self, then: Schedule, step: int) -> None:
+        """Go on by another schedule than `then`, from the sparsity that it has led to."""
+        done = step > then.last and then.target == self.schedule.target
+        if step > self.schedule.last and not done:
+            raise RunError(
+                f"by the schedule as it is now the last masks are made in step {self.schedule.last}, and pruning is at "
+                f"step {step}: its target of {self.schedule.target:g} would never be reached",
+                place=self.config.at("schedule"),
+                repair="bring the schedule back, let it end later, or train more epochs",
+            )
+        found = sum(each.masked for each in self.layers) / sum(each.weights for each in self.layers)
+        self.least = min(max(found, self.least), self.schedule.target)
 
 
 def _mask(layer: PrunedLayer, kept: Tensor, count: int, elements: Tensor) -> None:

@@ -150,11 +150,13 @@ class Pruner:
         """Go on from a state to the same bits; the model and the optimizer are loaded by whoever saved them."""
         if len(state["groups"]) != len(self._groups):
             raise RunError(
-                f"the saved pruning state has {len(state['groups'])} groups, this Pruner {len(self._groups)}"
+                f"the saved pruning state has {len(state['groups'])} groups, this Pruner {len(self._groups)}",
+                place=self.groups[0].place,
+                repair="bring back the groups that it was begun with",
             )
         self.step = state["step"]
         for group, each in zip(self._groups, state["groups"], strict=True):
-            group.load_state_dict(each)
+            group.load_state_dict(each, self.step)
 
     def _tell(self, message: str) -> None:
         if message not in self.messages:

@@ -40,7 +40,8 @@ class NLLLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_reduction(reduction, REDUCTIONS)
-        self.register_buffer("weight", as_weight(weight))
+        # A setting, not something learned: a run that is resumed takes the one that its config has.
+        self.register_buffer("weight", as_weight(weight), persistent=False)
         self.ignore_index = ignore_index
         self.reduction = reduction
         self.class_dim = class_dim
