@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -10,6 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.component import Input
+from kdcore.errors import WiringError
+
+_FLAGS = {
+    "training_only": "a loss is left out of evaluation",
+    "accepts_low_precision": "a loss takes its inputs as autocast left them, and not in float32",
+    "needs_gradients": "a criterion learns from gradients",
+    "accumulates": "a criterion learns from every step, and not only from one that makes masks",
+    "per_block": "a criterion scores whole blocks",
+}
 
 if TYPE_CHECKING:
     from kdcore.pruning.blocks import Blocks
@@ -157,6 +166,24 @@ class Criterion(Protocol):
 
 def set_up(module: nn.Module, facts: Facts) -> None:
     """Call `module.setup(facts)` where the module has one; wrappers pass facts on with it."""
-    setup = getattr(module, "setup", None)
+    setup = method_of(module, "setup")
     if setup is not None:
         setup(facts)
+
+
+def method_of(part: object, name: str) -> Callable[..., Any] | None:
+    """Return a method that a part may define; a buffer, number or submodule of that name is the part's own affair."""
+    found = getattr(part, name, None)
+    return found if callable(found) and not isinstance(found, nn.Module) else None
+
+
+def flag_of(part: object, name: str, default: bool = False) -> bool:
+    """Return a flag that a part may set; raises WiringError for anything else of that name, which would pass."""
+    found = getattr(part, name, default)
+    if isinstance(found, bool):
+        return found
+    raise WiringError(
+        f"{type(part).__name__} has an attribute {name!r} of type {type(found).__name__}; that name is taken, for True "
+        f"where {_FLAGS[name]}",
+        repair=f"give it another name, or set {name} to True or False",
+    )

@@ -34,6 +34,17 @@ def check_same_batch(**inputs: Tensor) -> None:
     check_not_empty(**inputs)
 
 
+class FewSamplesError(ValueError):
+    """A batch of one sample, where samples are related to each other: no other address and no adapter helps."""
+
+
+def check_several(relates: str, **inputs: Tensor) -> None:
+    """Raise FewSamplesError unless every named tensor has two rows or more; `relates` says who does what with them."""
+    for name, tensor in inputs.items():
+        if len(tensor) < 2:
+            raise FewSamplesError(f"{name} has shape {tuple(tensor.shape)}; {relates} and needs 2 or more in a batch")
+
+
 def check_not_empty(**inputs: Tensor) -> None:
     """Raise ValueError for a tensor without a number, whose mean is NaN; the two checks above ask this too."""
     for name, tensor in inputs.items():

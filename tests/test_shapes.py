@@ -8,7 +8,14 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from kdcore.shapes import check_not_empty, check_rank, check_same_batch, check_same_shape
+from kdcore.shapes import (
+    FewSamplesError,
+    check_not_empty,
+    check_rank,
+    check_same_batch,
+    check_same_shape,
+    check_several,
+)
 
 
 def zeros(*shape: int) -> torch.Tensor:
@@ -82,3 +89,11 @@ def test_no_number_at_all_is_refused(check: Callable[..., None], shape: tuple[in
 def test_a_difference_is_told_before_emptiness() -> None:
     with pytest.raises(ValueError, match="student has 0 rows, teacher has 2 rows"):
         check_same_batch(student=zeros(0, 3), teacher=zeros(2, 3))
+
+
+def test_samples_that_are_related_are_two_or_more() -> None:
+    check_several("it compares samples", student=zeros(2, 3))
+    with pytest.raises(
+        FewSamplesError, match=r"^x has shape \(1, 3\); it compares samples and needs 2 or more in a batch$"
+    ):
+        check_several("it compares samples", student=zeros(2, 3), x=zeros(1, 3))

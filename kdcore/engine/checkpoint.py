@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
+import re
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
@@ -18,6 +20,7 @@ from torch import Tensor, nn
 
 from kdcore.engine.disk import disk_errors, flush
 from kdcore.errors import RunError
+from kdcore.pipeline.readable import ALLOWED, MEND, unreadable
 
 TENSORS = "objective.safetensors"
 STATE = "state.pt"
@@ -29,6 +32,10 @@ _CHUNK = 2**20
 
 class DamagedCheckpointError(RunError):
     """A checkpoint lacks a file, or a file is not what was written."""
+
+
+class UnreadableCheckpointError(RunError):
+    """A checkpoint is what was written, and holds what torch does not read without running code."""
 
 
 def save_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
@@ -57,8 +64,9 @@ def save_checkpoint(folder: Path, whole: Mapping[str, Any], state: Mapping[str, 
     """Replace the checkpoint in `folder`, by renaming a complete new one over it; `whole` is a module's state_dict.
 
     Raises:
-        RunError: it could not be written; what was there is untouched.
+        RunError: it could not be written, or could not be read back; what was there is untouched.
     """
+    _check_readable(folder, whole, state)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.part")
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     shutil.rmtree(partial, ignore_errors=True)
@@ -109,9 +117,22 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return the state in a checkpoint, after checking it, and load nothing."""
+    """Return the state in a checkpoint, after checking it, and load nothing.
+
+    Raises:
+        DamagedCheckpointError: it is not what was written.
+        UnreadableCheckpointError: what was written cannot be read.
+    """
     check_checkpoint(folder)
-    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+    file = folder / STATE
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UnreadableCheckpointError(
+            f"the checkpoint {str(folder)!r} cannot be read, though it is whole: {_refused(error)} in its {STATE}",
+            repair=f"{ALLOWED} can be read; {MEND}, and start a new run, or remove {str(folder.parent)!r} to train its "
+            "stage anew",
+        ) from error
     return state
 
 
@@ -139,6 +160,18 @@ def check_checkpoint(folder: Path) -> None:
             raise _damaged(folder, f"{name} has {size}")
 
 
+def _check_readable(folder: Path, whole: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Raise RunError for what could be written and not be read, such as a number of NumPy."""
+    parts = [(key, value) for key, value in whole.items() if not isinstance(value, Tensor)]
+    for key, value in (*parts, *state.items()):
+        for where, found in unreadable(value, key):
+            raise RunError(
+                f"the checkpoint {str(folder)!r} is not written, because it could not be read back: {where} is of type "
+                f"{found}, and {ALLOWED} are allowed",
+                repair=f"{MEND}; what was saved before is untouched",
+            )
+
+
 def _write(folder: Path, whole: Mapping[str, Any], state: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True)
     save_tensors({key: value for key, value in whole.items() if isinstance(value, Tensor)}, folder / TENSORS)
@@ -154,6 +187,12 @@ def _write(folder: Path, whole: Mapping[str, Any], state: Mapping[str, Any]) -> 
     (folder / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": files}) + "\n", encoding="utf-8")
     flush(folder / MANIFEST)
     flush(folder)
+
+
+def _refused(error: pickle.UnpicklingError) -> str:
+    """Return what torch refuses to read, without its advice to read it in a way that runs code."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return f"torch refuses {found[1]}" if found else "torch refuses an object"
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -11,6 +11,7 @@ from typing import Any
 from kdcore.engine.checkpoint import (
     Checkpoint,
     DamagedCheckpointError,
+    UnreadableCheckpointError,
     check_checkpoint,
     read_checkpoint,
     read_state,
@@ -57,18 +58,36 @@ class Checkpoints:
         return read_checkpoint(self._best(epoch))
 
     def read_latest(self, tell: Callable[[str], None]) -> Checkpoint | None:
-        """Return the newest sound state, or None if there is none; `tell` hears of damaged ones."""
-        for key, path in sorted(self._states().items(), reverse=True):
+        """Return the newest sound state, or None if there is none; `tell` hears of others, and of what becomes of them.
+
+        Raises:
+            UnreadableCheckpointError: nothing is damaged, but none can be read.
+        """
+        left = sorted(self._states().items())
+        passed: dict[Path, UnreadableCheckpointError] = {}
+        while left:
+            key, path = left.pop()
+            whither = "going on from the one before" if left else "no other is left, so the stage begins anew"
             try:
                 best = read_state(path)["best_epoch"]
                 if best is not None:
                     check_checkpoint(self._best(best))
             except DamagedCheckpointError as error:
-                tell(f"{error.problem.what}; going on from the one before")
+                tell(f"{error.problem.what}; {whither}" if left or not passed else error.problem.what)
                 shutil.rmtree(path, ignore_errors=True)
                 continue
+            except UnreadableCheckpointError as error:
+                passed[path] = error
+                if left:
+                    tell(f"{error.problem.what}; {whither}")
+                continue
+            for newer in passed:
+                shutil.rmtree(newer, ignore_errors=True)
             self._best_of[key] = best
             return read_checkpoint(path)
+        # Nothing that can be read is left: somebody may still find a way to read the newest.
+        if passed:
+            raise next(iter(passed.values()))
         return None
 
     def latest(self) -> Path | None:

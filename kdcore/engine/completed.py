@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kdcore.config.config import Config, StageConfig
+from kdcore.digest import digest_of, digest_of_file
 from kdcore.engine.checkpoint import save_tensors
 from kdcore.engine.checkpoints import Checkpoints
-from kdcore.engine.digest import digest_of, digest_of_file
 from kdcore.engine.folder import RunFolder
 from kdcore.engine.processes import Processes
 from kdcore.engine.results import StageResult
@@ -70,6 +70,7 @@ class Completed:
         before = self._before.get(stage.name)
         if before == weights:
             self._tell(f"stage {stage.name} ends with the weights that it had: what came after it stays")
+            self._folder.put_in_order()
             return
         why = "does not end with the weights that it had" if before else "may have ended with other weights before"
         self._tell(f"stage {stage.name} {why}, so what came after it is trained again: {', '.join(later)}")

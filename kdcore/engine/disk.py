@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from kdcore.errors import RunError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
+FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
 # What is written before it is renamed.
 _PARTIAL = re.compile(r"\.(?P<name>.+)\.\d+\.part")
@@ -45,7 +45,7 @@ def _unwritten(path: Path, error: OSError | SafetensorError) -> RunError:
     if number in _FULL:
         what = f"there is no room for {str(path)!r} ({_free(path)}): {os.strerror(number)}"
         return RunError(what, repair="make room on that disk; nothing that was saved before is lost")
-    if number in _FORBIDDEN:
+    if number in FORBIDDEN:
         what = f"{str(path)!r} cannot be written: {os.strerror(number)}"
         return RunError(what, repair="make the folder writable, or choose another output_dir")
     reason = os.strerror(number) if number else str(error).split("\n")[0]

@@ -23,6 +23,7 @@ from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.objective import Objective
 from kdcore.pipeline.probe import undone
 from kdcore.pipeline.randomness import derive_seed, forked_generators
+from kdcore.pipeline.readable import check_readable
 from kdcore.pipeline.wire import Wiring
 
 
@@ -100,6 +101,7 @@ def _rehearsed(
     check_remainders(config, stage, loaders, objective, assembly.device)
     StageCaches(config, stage, assembly, loaders.by_role, objective).check()
     make_optimizer(config, stage, objective, loaders.train)
+    check_readable(objective, config, stage)
     terms = _term_reports(config, stage, objective, batch) if gradients else []
     trainable: dict[str, int] = {}
     for name, parameter in objective.named_trainable():
@@ -108,7 +110,10 @@ def _rehearsed(
     frozen = sorted(set(config.models) - set(stage.train))
     assembly.trained.update(stage.train)
     steps, epochs = steps_per_epoch(stage, loaders.train), stage.epochs or 1
-    plan = PruningPlan.of(StagePruning(config, stage, objective, batch, steps)) if stage.pruning else None
+    pruning = StagePruning(config, stage, objective, batch, steps) if stage.pruning else None
+    if pruning is not None:
+        pruning.check_readable()
+    plan = PruningPlan.of(pruning) if pruning is not None else None
     return StageReport(stage.name, terms, trainable, frozen, wiring.unreached, epochs, steps, plan)
 
 

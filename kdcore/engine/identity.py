@@ -13,9 +13,9 @@ import torch
 from kdcore import __version__
 from kdcore.advice import Advice
 from kdcore.config.config import AdapterConfig, Config, ModelConfig
+from kdcore.digest import digest_of, digest_of_file
 from kdcore.discovery import Provenance
 from kdcore.engine.data import Datasets
-from kdcore.engine.digest import digest_of, digest_of_file
 from kdcore.engine.folder import write_atomically
 from kdcore.engine.plugin_files import IDENTITY, changed_files, describe_plugin_files
 from kdcore.errors import RunError

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from kdcore.address import Address
 from kdcore.config.config import Config, StageConfig
-from kdcore.engine.data import Loader
 from kdcore.engine.device import to_device
+from kdcore.engine.loader import Loader
 from kdcore.engine.metrics import check_judgeable
 from kdcore.errors import DataError, KdcoreError, WiringError
 from kdcore.pipeline.assembly import Assembly

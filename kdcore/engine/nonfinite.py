@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from kdcore.config.config import NonfiniteConfig
+from kdcore.engine.before_step import LARGEST_KEPT, BeforeStep
 from kdcore.engine.blame import are_finite
 from kdcore.engine.divergence import Divergences
 from kdcore.engine.finding import Blamed, Finding, count_of, merged, sample_list
@@ -21,8 +22,6 @@ from kdcore.engine.processes import Processes, held
 from kdcore.errors import KdcoreError, Place, RunError
 from kdcore.pipeline.objective import Objective
 
-# A larger buffer, such as a memory bank, is not copied in every step.
-LARGEST_KEPT = 2**16
 _REPAIR = "lower the learning rate, set clip_grad_norm, look at these samples"
 
 # What of a batch's data is not finite, by entry: the samples.
@@ -53,8 +52,8 @@ class Guard:
 
     `stop` looks at the values when they are read anyway, a few times per epoch and before each
     checkpoint, so that no step waits for the device. `skip` and `lower_rate` must know before the
-    optimizer moves: they look in every step. A skipped step leaves weights, optimizer and buffers
-    as they were; `lower_rate` also multiplies the learning rate of all later steps by `factor`.
+    optimizer moves: they look in every step. A skipped step leaves weights, optimizer, buffers and extra
+    state as they were; `lower_rate` also multiplies the learning rate of all later steps by `factor`.
     Steps are counted from 0, so a checkpoint of 27 steps is what step 27 begins with.
 
     Arguments:
@@ -89,8 +88,7 @@ class Guard:
         self.skipped = 0
         self.scale = 1.0
         self._objective = objective
-        self._kept: list[tuple[Tensor, Tensor]] = []
-        self._large: list[tuple[str, Tensor]] = []
+        self._before: BeforeStep | None = None
         self._finding: Finding | None = None
         # Those whose values may not have been read yet, and the one before.
         self._made: deque[Made] = deque(maxlen=DRAIN_EVERY + 2)
@@ -127,27 +125,28 @@ class Guard:
         self._stop(Finding.of_gradient(step, indices))
 
     def keep(self) -> None:
-        """Copy the buffers that a step may change, to put them back if it is skipped."""
+        """Copy the buffers and the extra state that a step may change, to put them back if it is skipped."""
         self._finding = None
-        if not self._kept and not self._large:
-            for name, buffer in self._objective.named_buffers():
-                if buffer.numel() <= LARGEST_KEPT:
-                    self._kept.append((buffer, buffer.clone()))
-                elif are_finite([buffer]):  # an attention mask may be infinite from the start
-                    self._large.append((name, buffer))
-        for buffer, copy in self._kept:
-            copy.copy_(buffer)
+        if self._before is None:
+            self._before = BeforeStep(self._objective)
+        self._before.keep()
+
+    def put_back(self) -> None:
+        """Undo what a step has done to buffers and extra state since `keep`."""
+        if self._before is not None:
+            self._before.put_back()
 
     @property
     def repeatable(self) -> bool:
         """Whether a step that is skipped may run once more, because all that it changes is put back."""
         return self.processes.alike and all(each.numel() <= LARGEST_KEPT for each in self._objective.buffers())
 
-    def accepts(self, step: int, values: Mapping[str, Tensor], indices: Tensor) -> bool:
+    def accepts(self, added: Added) -> bool:
         """Whether a batch's losses are finite; waits for the device."""
-        if bool(torch.stack([value.detach().float() for value in values.values()]).isfinite().all()):
+        if bool(torch.stack([value.detach().float() for value in added.values.values()]).isfinite().all()):
             return True
-        self._finding = self._finding or Finding.of_losses(step, values, indices)
+        step, indices = added.origin
+        self._finding = Finding.of_losses(step, added.values, indices)
         return False
 
     def accepts_gradients(self, step: int, gradients: Sequence[Tensor], indices: list[Tensor]) -> bool:
@@ -158,7 +157,7 @@ class Guard:
         return False
 
     def reject(self, step: int, blamed: Blamed) -> None:
-        """Undo what a step did to buffers, and count it; raises DivergedError when there were too many.
+        """Undo what a step did to buffers and extra state, and count it; raises DivergedError when there were too many.
 
         Every process calls it where the step was not sound in one of them.
 
@@ -166,8 +165,7 @@ class Guard:
             step: that is skipped.
             blamed: the terms that this process has found to be the cause.
         """
-        for buffer, copy in self._kept:
-            buffer.copy_(copy)
+        self.put_back()
         every = self.processes.gather((self._finding, blamed))
         # The gradient is everybody's; whose loss it came from says more.
         finding = min((each for each, _ in every if each is not None), key=lambda each: each.gradient)
@@ -254,11 +252,10 @@ class Guard:
         return error
 
     def _check_buffers(self, step: int, text: str) -> None:
-        for name, buffer in self._large:
-            if not are_finite([buffer]):
-                raise RunError(
-                    f"stage {self.stage!r} diverged: in step {step} {text}, and the buffer {name} has taken it "
-                    "in; large ones are not copied in every step, so the step cannot be skipped",
-                    place=self.place,
-                    repair="resume from the latest checkpoint with a lower learning rate or clip_grad_norm",
-                )
+        for name in self._before.unsound() if self._before is not None else ():
+            raise RunError(
+                f"stage {self.stage!r} diverged: in step {step} {text}, and the buffer {name} has taken it "
+                "in; large ones are not copied in every step, so the step cannot be skipped",
+                place=self.place,
+                repair="resume from the latest checkpoint with a lower learning rate or clip_grad_norm",
+            )

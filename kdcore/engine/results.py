@@ -11,8 +11,8 @@ from typing import Any
 from kdcore.config.config import Config, StageConfig
 from kdcore.config.stages import metric_name
 from kdcore.engine.cost import count_parameters, measure_latency
-from kdcore.engine.data import Loader
 from kdcore.engine.folder import write_atomically
+from kdcore.engine.loader import Loader
 from kdcore.engine.metrics import Judge
 from kdcore.engine.selection import Selection
 from kdcore.errors import RunError

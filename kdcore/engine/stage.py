@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,12 +10,9 @@ import torch
 
 from kdcore.address import Address
 from kdcore.config.config import Config, StageConfig
-from kdcore.config.stages import INITIAL
 from kdcore.engine.cache.caches import StageCaches
-from kdcore.engine.checkpoint import save_tensors
 from kdcore.engine.data import Datasets
 from kdcore.engine.device import to_device
-from kdcore.engine.digest import digest_of
 from kdcore.engine.divergence import Divergences
 from kdcore.engine.epochs import EpochRecord, Epochs
 from kdcore.engine.evaluation import evaluate
@@ -27,14 +25,14 @@ from kdcore.engine.processes import Processes
 from kdcore.engine.progress import Progress
 from kdcore.engine.pruning import StagePruning, reviving
 from kdcore.engine.results import StageResult, summarize, test_rows
+from kdcore.engine.stage_weights import StageWeights
 from kdcore.engine.steps import check_accumulation, make_optimizer, steps_per_epoch
 from kdcore.engine.trainer import Trainer
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.build import data_facts
 from kdcore.pipeline.objective import Objective
 from kdcore.pipeline.randomness import derive_seed, forked_generators, seed_everything
-from kdcore.pipeline.starts import take, tensors_to_take
-from kdcore.pipeline.weights import read_tensors
+from kdcore.pipeline.readable import check_readable
 from kdcore.pipeline.wire import Wiring, wire
 
 
@@ -87,6 +85,7 @@ class StageRun:
         self.ending = ending
         self.device = assembly.device
         self.loaders = loaders
+        self.weights = StageWeights(stage, assembly, folder, processes)
         self.warnings: list[str] = []
         self._when = ""
         self.pruning: StagePruning | None = None
@@ -94,7 +93,7 @@ class StageRun:
     def run(self, judged_before: frozenset[str] = frozenset()) -> StageResult:
         """Train the epochs that are left and return the result; models keep the best or last weights."""
         with Memory(self.assembly, self.stage) as memory:
-            self._start_weights()
+            self.weights.start()
             wiring, batch = wire_stage(self.stage, self.assembly, self.loaders, self.device)
             self._warn_of(wiring)
             self._prune(wiring.objective, batch)
@@ -104,7 +103,6 @@ class StageRun:
             try:
                 result = self._run(wiring, batch, judged_before, memory)
             finally:
-                self.processes.unwrap()
                 wiring.objective.close()
         if self.processes.main:
             result.write(self.folder.result(self.stage.name))
@@ -120,31 +118,36 @@ class StageRun:
         self.caches = StageCaches(self.config, stage, assembly, by_role, objective, tell)
         self.caches.use("train")
         self.processes.shard(objective, wiring.blocks)
-        trainer = self._trainer(objective)
-        memory.optimizer = trainer.optimizer
+        with contextlib.closing(self._trainer(objective)) as trainer:
+            memory.optimizer = trainer.optimizer
+            epochs, count = self._train(objective, trainer)
+            weights = self.weights.save(self.ending) if self.processes.main else {}
+            teachers = [name for name in teachers if name not in judged_before and name not in assembly.trained]
+            tested, rows = self._test(objective, batch, teachers)
+        summary = {**summarize(stage, epochs.best, count), "test": tested}
+        if self.pruning is not None:
+            summary["pruning"] = self.pruning.summary()
+            self.pruning.add_to(rows, assembly.models)
+        return StageResult(summary, rows, self.warnings, weights)
+
+    def _train(self, objective: Objective, trainer: Trainer) -> tuple[Epochs, int]:
+        """Train the epochs that are left, and go back to the best; returns them, and how many there were in all."""
         # Everything random from here on follows from the seed, the stage and the process, whatever ran before.
         others = [self.processes.rank] if self.processes.rank else []
-        seed_everything(derive_seed(self.config.seed, "train", stage.name, *others))
+        seed_everything(derive_seed(self.config.seed, "train", self.stage.name, *others))
         epochs = self._epochs(objective, trainer)
         if not epochs.resume() and self.processes.main:
-            self.folder.forget([stage.name])
+            self.folder.forget([self.stage.name])
         count = epochs.run()
         epochs.load_best()
         if epochs.best is not None and epochs.best.best_epoch is None:
             self._warn(f"{epochs.best.metric} was finite in no epoch that counts, so the last one's weights are kept")
         if self.pruning is not None and (shortfall := self.pruning.shortfall()):
             self._warn(shortfall)
-        assembly.trained.update(stage.train)
+        self.assembly.trained.update(self.stage.train)
         if self.processes.sharded:
-            self._put_together()
-        weights = self._save_weights() if self.processes.main else {}
-        teachers = [name for name in teachers if name not in judged_before and name not in assembly.trained]
-        tested, rows = self._test(objective, batch, teachers)
-        summary = {**summarize(stage, epochs.best, count), "test": tested}
-        if self.pruning is not None:
-            summary["pruning"] = self.pruning.summary()
-            self.pruning.add_to(rows, assembly.models)
-        return StageResult(summary, rows, self.warnings, weights)
+            self.weights.put_together()
+        return epochs, count
 
     def _warn(self, text: str) -> None:
         self.warnings.append(f"stage {self.stage.name}: {text}")
@@ -183,15 +186,6 @@ class StageRun:
         self.progress.message(
             "they are frozen in this stage, because several processes train; find_unused: true keeps them trainable"
         )
-
-    def _start_weights(self) -> None:
-        self.assembly.begin(self.stage)
-        for name, start in self.stage.start.items():
-            module = self.assembly.models[name]
-            if self.processes.main:
-                names = tensors_to_take(name, start, module, self.assembly.models[start.model], self.stage.place)
-                take(module, read_tensors(self.folder.weights(start.stage, start.model), self.stage.place), names)
-            self.processes.align(module)
 
     def _trainer(self, objective: Objective) -> Trainer:
         optimizer, scheduler = make_optimizer(self.config, self.stage, objective, self.loaders.train)
@@ -253,6 +247,7 @@ class StageRun:
             processes=self.processes,
             progress=self.progress,
             epoch_ended=self.epoch_ended,
+            check_state=lambda: check_readable(objective, self.config, self.stage),
             warnings=self.warnings,
         )
         return made
@@ -291,27 +286,3 @@ class StageRun:
         return test_rows(
             self.config, self.stage, self.assembly, loader, batch, judged, titles, latency=self.processes.main
         )
-
-    def _put_together(self) -> None:
-        """Build what was trained anew, whole, as resuming would; the split modules end with the Objective."""
-        for name in self.stage.train:
-            state = self.processes.whole(self.assembly.module(name).state_dict(), everywhere=True)
-            self.assembly.renew(name, state)
-
-    def _save_weights(self) -> dict[str, str]:
-        """Save what was trained, and return its digests."""
-        states = {name: self.assembly.module(name).state_dict() for name in self.stage.train}
-        digests = {name: digest_of(state) for name, state in states.items()}
-        self.ending(digests)
-        for name, state in states.items():
-            save_tensors(state, self.folder.weights(self.stage.name, name))
-            if name in self.assembly.models:
-                save_tensors(state, self.folder.final(name))
-        return digests
-
-
-def save_initial(config: Config, assembly: Assembly, folder: RunFolder) -> None:
-    """Keep the initial weights of the models that some stage starts from."""
-    starts = [start for stage in config.stages for start in stage.start.values()]
-    for name in {start.model for start in starts if start.stage == INITIAL}:
-        save_tensors(assembly.models[name].state_dict(), folder.weights(INITIAL, name))

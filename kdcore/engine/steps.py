@@ -6,8 +6,9 @@ import torch
 
 from kdcore.collective import process_count
 from kdcore.config.config import Config, StageConfig
-from kdcore.engine.data import Loader, Sample
+from kdcore.engine.loader import Loader
 from kdcore.engine.optimizers import build_optimizer
+from kdcore.engine.samples import Sample
 from kdcore.engine.schedulers import Stepper, build_scheduler
 from kdcore.errors import WiringError
 from kdcore.pipeline.objective import Objective

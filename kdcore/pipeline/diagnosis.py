@@ -9,11 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdcore.pipeline.lookup import failed_lookup
+
 DEVICE_ASSERT = "device-side assert"
 DEAD_WORKER = "DataLoader worker (pid"
 _CPU_ALLOCATOR = "DefaultCPUAllocator"
 
 _SHOWN = 4
+
+MORE_SAMPLES = (
+    "raise batch_size; where only the last batch of an epoch is that short, drop_last: true leaves that one out"
+)
 
 
 def describe(value: Any) -> str:
@@ -30,6 +36,9 @@ def describe(value: Any) -> str:
 
 def reason(error: BaseException) -> str:
     """Return what an exception says: a ValueError is written for users, others say little without their type."""
+    lookup = failed_lookup(error)
+    if lookup is not None:
+        return str(lookup)
     text = str(error).strip()
     if isinstance(error, ValueError) and text:
         return text

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from kdcore.errors import Place, WiringError, suggestion
 
@@ -17,22 +20,48 @@ def freeze(module: nn.Module) -> None:
     module.eval()
 
 
+@dataclass
+class _Holder:
+    """A stage or Objective that holds a parameter, and whether that required gradient before."""
+
+    token: object
+    found: bool
+
+
+# Who holds each parameter, the latest last; Objectives may share a teacher, and end in any order.
+_HOLDERS: Any = WeakTensorKeyDictionary()
+
+
 class Flags:
-    """Remembers which parameters required gradient before a stage froze some, and restores that."""
+    """Remembers which parameters required gradient before a stage froze some, and restores that.
+
+    A parameter that others hold too stays as the latest of them wants it: what it was before goes over to
+    the one that came next, so that the last to let go leaves it as the first has found it.
+    """
 
     def __init__(self) -> None:
+        self._token = object()
         self._by_name: dict[str, dict[str, bool]] = {}
-        self._parameters: list[tuple[nn.Parameter, bool]] = []
+        self._parameters: list[nn.Parameter] = []
 
     def keep(self, name: str, module: nn.Module) -> None:
         """Remember the parameters of one model or adapter."""
         self._by_name[name] = {key: each.requires_grad for key, each in module.named_parameters()}
-        self._parameters.extend((each, each.requires_grad) for each in module.parameters())
+        for each in module.parameters():
+            _HOLDERS.setdefault(each, []).append(_Holder(self._token, each.requires_grad))
+            self._parameters.append(each)
 
     def restore(self) -> None:
-        """Let every parameter require gradient as it did."""
-        for parameter, required in reversed(self._parameters):
-            parameter.requires_grad_(required)
+        """Let every parameter require gradient as it did, once nobody else holds it."""
+        while self._parameters:
+            parameter = self._parameters.pop()
+            holders: list[_Holder] = _HOLDERS[parameter]
+            number = max(number for number, each in enumerate(holders) if each.token is self._token)
+            ended = holders.pop(number)
+            if number < len(holders):
+                holders[number].found = ended.found
+            else:
+                parameter.requires_grad_(ended.found)
 
     def apply(self, name: str, copied: nn.Module) -> None:
         """Let the parameters of a copy of `name` require gradient as the original's did."""

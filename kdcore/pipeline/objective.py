@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.address import Address
+from kdcore.contracts import method_of
 from kdcore.errors import WiringError, suggestion
+from kdcore.pipeline.agreement import check_agreement
 from kdcore.pipeline.capture import strip_hooks
 from kdcore.pipeline.diagnosis import reason
 from kdcore.pipeline.freeze import Flags, keep_frozen
+from kdcore.pipeline.modules import Modules
 from kdcore.pipeline.node import Node
 from kdcore.pipeline.plan import NodePass, Plan
 from kdcore.pipeline.readers import Batch, Reader
@@ -51,28 +53,12 @@ class Latest:
 
 
 class Pass(NamedTuple):
-    """What one mode runs, computes and keeps."""
+    """What one mode runs, computes, adds up and keeps; a module's own submodules are slow to look up."""
 
     plan: Plan
     terms: tuple[Term, ...]
+    balancer: nn.Module
     observers: Mapping[Address, Reader]
-
-
-class Modules(nn.Module):
-    """Named submodules; unlike nn.ModuleDict any name will do, `type` and `values` too."""
-
-    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        for name, module in modules.items():
-            self._modules[name] = module
-
-    def __getitem__(self, name: str) -> nn.Module:
-        module = self._modules[name]
-        assert module is not None
-        return module
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._modules
 
 
 class Objective(nn.Module):
@@ -107,16 +93,19 @@ class Objective(nn.Module):
         self._frozen_parts = list(frozen_parts)
         self._flags = flags
         self._passes = {
-            True: Pass(plans[0], self._terms, _observable(plans[0], observed[0])),
+            True: Pass(plans[0], self._terms, balancer, _observable(plans[0], observed[0])),
             False: Pass(
-                plans[1], tuple(term for term in terms if term.name in evaluated), _observable(plans[1], observed[1])
+                plans[1],
+                tuple(term for term in terms if term.name in evaluated),
+                balancer,
+                _observable(plans[1], observed[1]),
             ),
         }
         self._sources = [node for node in nodes.values() if node.always_full]
         # Outermost objects only: a wrapper tells the loss within.
         parts = (self.models, self.adapters, self.losses)
         components = [*(child for part in parts for child in part.children()), balancer]
-        self._paced = [component for component in components if callable(getattr(component, "progress", None))]
+        self._paced = [component for component in components if method_of(component, "progress")]
 
     @property
     def observed(self) -> dict[Address, Any]:
@@ -135,10 +124,11 @@ class Objective(nn.Module):
 
     def forward(self, batch: Batch, share: Share | None = None) -> ObjectiveOutput:
         """Compute the total and the terms of one batch."""
-        plan, terms, observers = self._passes[self.training]
+        plan, terms, _, observers = self._passes[self.training]
         latest = self._latest
         latest.observed = {}
-        keep_frozen(self._frozen_parts)
+        if self._frozen_parts:
+            keep_frozen(self._frozen_parts)
         try:
             plan.run(batch)
             values, logged = self._compute(batch, terms, share)
@@ -176,14 +166,14 @@ class Objective(nn.Module):
             zero = next(iter(values.values()), torch.zeros(())).new_zeros(())
             values = {**{term.name: zero for term in self._terms}, **values}
         try:
-            return self.balancer(values)  # type: ignore[no-any-return]
+            return self._passes[self.training].balancer(values)  # type: ignore[no-any-return]
         except Exception as error:  # a balancer may fail in any way; the cause is chained and named
             what = f"the balancer failed on the terms {', '.join(values)}: {reason(error)}"
             raise WiringError(what) from error
 
     def term_values(self, batch: Batch) -> dict[str, Tensor]:
         """Return every term with its graph, for looking at gradients term by term."""
-        plan, terms, _ = self._passes[self.training]
+        plan, terms, *_ = self._passes[self.training]
         try:
             plan.run(batch)
             return self._compute(batch, terms, None)[0]
@@ -192,7 +182,7 @@ class Objective(nn.Module):
 
     def node_pass(self, name: str, *, training: bool) -> NodePass | None:
         """Return how a model or adapter runs in one of the two modes, None if it does not."""
-        plan, _, observers = self._passes[training]
+        plan, _, _, observers = self._passes[training]
         for node, stop in plan.steps:
             if node.name == name:
                 observed = [address for address in observers if address.name == name]
@@ -208,6 +198,14 @@ class Objective(nn.Module):
         """Tell every component that wants to know how far training has come."""
         for module in self._paced:
             module.progress(step, total_steps, epoch)  # type: ignore[operator]
+
+    def check_agreement(self) -> None:
+        """Raise WiringError if a frozen model or adapter is not the same in every process; all processes call it.
+
+        Nothing makes them equal: each process keeps what it has built or loaded. It reads their weights once.
+        """
+        frozen = [node for node in self._nodes.values() if node.frozen]
+        check_agreement({node.name: node.module for node in frozen}, {node.name: node.place for node in frozen})
 
     def train(self, mode: bool = True) -> Objective:
         """Set the mode of what is trained; frozen parts stay in eval mode."""
@@ -254,7 +252,7 @@ class Objective(nn.Module):
     @property
     def entries(self) -> set[str]:
         """The entries of a batch that a pass in the present mode (training or evaluation) reads."""
-        plan, terms, _ = self._passes[self.training]
+        plan, terms, *_ = self._passes[self.training]
         addresses = [address for term in terms for address in term.config.addresses]
         addresses += [address for node, _ in plan.steps for address in node.addresses()]
         return {address.path for address in addresses if address.is_batch}
@@ -316,13 +314,6 @@ def _logged(value: Tensor) -> Tensor:
 
 def _detached(value: Any) -> Any:
     return value.detach() if isinstance(value, Tensor) else value
-
-
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    """Return the autocast context of a stage's precision."""
-    if precision == "float32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 def _forget_compiled() -> None:

@@ -44,7 +44,7 @@ class Keeper:
             for module, name, value in reversed(self._buffers):
                 current = getattr(module, name)
                 # In place where possible: an alias of the buffer must see the old value too.
-                if current.shape == value.shape:
+                if current is not None and current.shape == value.shape:
                     current.copy_(value)
                 else:
                     setattr(module, name, value)

@@ -27,7 +27,8 @@ class StepCounts:
             objective(batch, counts.share(batch)).total.backward()
 
     The gradients then add up to those of one batch of all samples, also for terms over uneven numbers
-    of positions. Across processes that takes gradients to be averaged, as DistributedDataParallel does.
+    of positions, which are those that say `reduction: tokens`; any other counts rows. Across processes
+    that takes gradients to be averaged, as DistributedDataParallel does.
     """
 
     rows: Number
@@ -42,7 +43,15 @@ class StepCounts:
             objective: the Objective itself, not what distributed training wrapped around it.
             batches: all batches of the step that this process has.
             across: sums a tensor over all processes; every process calls it once per step.
+
+        Raises:
+            WiringError: it is not given the Objective itself, or a batch holds no tensor.
         """
+        if not hasattr(objective, "count"):
+            raise WiringError(
+                f"StepCounts.of() was given a {type(objective).__name__}, which cannot count",
+                repair="give it the objective itself, and call what accelerator.prepare() returned",
+            )
         rows: Number = sum(batch_rows(batch) for batch in batches)
         counts = count_positions(objective, batches)
         processes: Number = 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from kdcore.component import Input, Role
 from kdcore.config.config import Part, TermConfig
-from kdcore.contracts import Facts, TensorFacts
+from kdcore.contracts import Facts, TensorFacts, flag_of, method_of
 from kdcore.errors import AddressError, KdcoreError, WiringError
-from kdcore.pipeline.diagnosis import describe, of_device, reason
+from kdcore.pipeline.diagnosis import MORE_SAMPLES, describe, of_device, reason
 from kdcore.pipeline.node import requires_grad
 from kdcore.pipeline.readers import Batch, Reader
+from kdcore.shapes import FewSamplesError
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 _MISFITS = (ValueError, TypeError, RuntimeError, IndexError)
@@ -84,9 +85,9 @@ class Term:
         self.name = config.name
         self.loss = loss
         self.readers = dict(readers)
-        self.counts = hasattr(loss, "count")
+        self._count = method_of(loss, "count")
         from_batch = {name for name, bound in config.inputs.items() if not isinstance(bound, list) and bound.is_batch}
-        self._counted = {name: self.readers[name] for name in from_batch & _keywords(loss, self.readers)}
+        self._counted = {name: self.readers[name] for name in from_batch & _keywords(self._count, self.readers)}
 
     def compute(self, batch: Batch) -> Value:
         """Compute the term, in float32 where autocast is on."""
@@ -97,6 +98,16 @@ class Term:
             raise self._failed(inputs, error) from error
 
     @property
+    def counts(self) -> bool:
+        """Whether the loss can tell its number of positions before any forward."""
+        return self._count is not None
+
+    @property
+    def title(self) -> str:
+        """The term with who offers its loss, for messages."""
+        return f"term {self.name!r} ({self.config.loss.registered})"
+
+    @property
     def roles(self) -> dict[str, Role]:
         """The roles of the inputs that the loss and its wrappers declare."""
         parts = (self.config.loss, *self.config.wrappers)
@@ -104,17 +115,18 @@ class Term:
 
     def count(self, batch: Batch) -> Tensor | float | None:
         """Return the number of positions in `batch` before any forward, if the loss can tell."""
-        if not self.counts:
+        if self._count is None:
             return None
         inputs = {name: read(batch) for name, read in self._counted.items()}
         try:
-            return self.loss.count(**inputs)  # type: ignore[no-any-return,operator]
+            return self._count(**inputs)  # type: ignore[no-any-return]
         except Exception as error:  # a loss may fail in any way; the cause is chained and named
             raise self._failed(inputs, error) from error
 
     def readable(self, batch: Batch) -> bool:
         """Whether the term can be computed in evaluation: its inputs exist there, and the loss allows it."""
-        if getattr(self.loss, "training_only", False):
+        # A wrapper says nothing of this for the loss within, which is a submodule of it.
+        if any(self._flag(module, "training_only") for module in self.loss.modules()):
             return False
         try:
             self.read(batch)
@@ -130,6 +142,7 @@ class Term:
 
     def check(self, batch: Batch, value: Value, trained: str) -> None:
         """Raise WiringError if the term's first value is not finite, or nothing it looks at can learn."""
+        self._flag(self.loss, "accepts_low_precision")
         inputs = self.read(batch)
         fed = [*inputs.values(), self.loss]
         if self.config.weight != 0 and not requires_grad(fed):
@@ -140,7 +153,7 @@ class Term:
             )
         if not bool(value.mean.detach().isfinite().all()):
             raise WiringError(
-                f"term {self.name!r} ({self.config.loss.registered}) is {float(value.mean.detach())} on the first "
+                f"{self.title} is {float(value.mean.detach())} on the first "
                 f"batch, with {self._bound(inputs)}{_not_finite(inputs)}",
                 place=self.config.place,
                 repair=f"{_LOOK}, and for params that divide by zero",
@@ -153,6 +166,12 @@ class Term:
         except KdcoreError as error:
             raise error.at(self.config.place) from None
 
+    def _flag(self, loss: nn.Module, name: str) -> bool:
+        try:
+            return flag_of(loss, name)
+        except WiringError as error:
+            raise error.at(self.config.place) from None
+
     def _bound(self, inputs: Mapping[str, Any]) -> str:
         return ", ".join(
             f"{name} = {_written(self.config.inputs[name])} {describe(value)}" for name, value in inputs.items()
@@ -161,7 +180,7 @@ class Term:
     def call(self, inputs: Mapping[str, Any]) -> Value:
         """Call the loss on given inputs, in float32 where autocast is on."""
         # A loss that sees to the precision itself is spared a copy of, say, 128k-class logits.
-        if not torch.is_autocast_enabled(self.device) or getattr(self.loss, "accepts_low_precision", False):
+        if not torch.is_autocast_enabled(self.device) or getattr(self.loss, "accepts_low_precision", False) is True:
             return _as_value(self.loss(**inputs))
         with torch.autocast(self.device, enabled=False):
             return _as_value(self.loss(**{name: _full_precision(value) for name, value in inputs.items()}))
@@ -173,8 +192,7 @@ class Term:
             raise error
         not_finite = _not_finite(inputs)
         return WiringError(
-            f"term {self.name!r} ({self.config.loss.registered}) failed with {self._bound(inputs)}: {reason(error)}"
-            f"{not_finite}",
+            f"{self.title} failed with {self._bound(inputs)}: {reason(error)}{not_finite}",
             place=self.config.place,
             repair=_LOOK if not_finite else _repair(error),
         )
@@ -187,6 +205,8 @@ class _ReturnError(ValueError):
 def _repair(error: Exception) -> str:
     if isinstance(error, _ReturnError):
         return "mend the loss, for example by .mean() over the batch"
+    if isinstance(error, FewSamplesError):
+        return MORE_SAMPLES
     if isinstance(error, ValueError) and str(error) and not _ABOUT_SHAPES.search(str(error)):
         return ""
     if isinstance(error, _MISFITS):
@@ -194,11 +214,11 @@ def _repair(error: Exception) -> str:
     return "the loss wants something else than what is bound, or is wrong itself: kd --traceback shows where it failed"
 
 
-def _keywords(loss: nn.Module, names: Iterable[str]) -> set[str]:
-    """Return which of `names` the loss's `count` takes."""
-    if not hasattr(loss, "count"):
+def _keywords(count: Callable[..., Any] | None, names: Iterable[str]) -> set[str]:
+    """Return which of `names` a loss's `count` takes."""
+    if count is None:
         return set()
-    parameters = inspect.signature(loss.count).parameters  # type: ignore[arg-type]
+    parameters = inspect.signature(count).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return set(names) if takes_all else set(names) & parameters.keys()
 

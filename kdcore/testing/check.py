@@ -34,6 +34,7 @@ class Check:
         once: whether it looks at the component alone, whatever the example.
         slow: whether it takes seconds, and runs on demand.
         after: the checks that must have passed before this one can tell anything.
+        strictly: those whose findings cannot be set aside for it, since it would come upon the same mistake.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Check:
     once: bool = False
     slow: bool = False
     after: tuple[str, ...] = ()
+    strictly: tuple[str, ...] = ()
 
 
 CHECKS: dict[str, Check] = {}
@@ -57,12 +59,13 @@ def check(
     once: bool = False,
     slow: bool = False,
     after: tuple[str, ...] = (),
+    strictly: tuple[str, ...] = (),
 ) -> Callable[[Look], Look]:
     """Enter a function among the checks under its own name."""
 
     def enter(look: Look) -> Look:
         name = look.__name__
-        CHECKS[name] = Check(name, summary, look, frozenset(kinds), optional, once, slow, after)
+        CHECKS[name] = Check(name, summary, look, frozenset(kinds), optional, once, slow, after, strictly)
         return look
 
     return enter

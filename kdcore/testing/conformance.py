@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import kdcore.testing.checks  # noqa: F401 - enters the checks
 from kdcore.errors import PluginError, suggestion
 from kdcore.plugins import Registered
+from kdcore.testing.aside import set_aside
 from kdcore.testing.check import CHECKS, Check
+from kdcore.testing.defaults import kept_defaults
 from kdcore.testing.derived import DERIVED, derive
 from kdcore.testing.example import Example
 from kdcore.testing.result import Finding, NotApplicable, Outcome, Result
@@ -64,7 +67,8 @@ class Conformance:
         self.registered = registered
         found = examples_of(registered) if examples is None else list(examples)
         _check_examples(registered, found)
-        self.subjects = {each.name: Subject(registered, each) for each in found} or {"": Subject(registered)}
+        others = tuple(found)
+        self.subjects = {each.name: Subject(registered, each, others) for each in found} or {"": Subject(registered)}
         self._results: dict[tuple[str, str], Result] = {}
 
     def trials(self, *, slow: bool = False) -> Iterator[tuple[Check, str]]:
@@ -90,17 +94,25 @@ class Conformance:
         reason = self._skipped(check, name)
         if reason:
             return self._needless(check, subject, shown) or Result(check.name, Outcome.SKIPPED, reason, shown)
+        causes = tuple(dict.fromkeys(self._causes(check, name)))
+        for cause in causes:
+            without = None if cause in check.strictly else set_aside(subject, cause)
+            if without is None:
+                message = f"it waits for {cause}, which failed"
+                return Result(check.name, Outcome.NOT_APPLICABLE, message, shown, waits_for=cause)
+            subject = without
+        return replace(self._look(check, subject, shown), without=causes)
+
+    def _causes(self, check: Check, name: str) -> Iterator[str]:
+        """Yield what failed among the checks that one relies on, or among those that these rely on."""
         for earlier in check.after:
-            if self.registered.kind not in CHECKS[earlier].kinds:
-                continue
-            found = self.result(CHECKS[earlier], name)
-            if found.failed or found.waits_for:
-                cause = found.waits_for or earlier
-                return Result(
-                    check.name, Outcome.NOT_APPLICABLE, f"it waits for {cause}, which failed", shown, waits_for=cause
-                )
+            if self.registered.kind in CHECKS[earlier].kinds:
+                found = self.result(CHECKS[earlier], name)
+                yield from [found.waits_for or earlier] if found.failed or found.waits_for else found.without
+
+    def _look(self, check: Check, subject: Subject, shown: str) -> Result:
         try:
-            with warnings.catch_warnings():
+            with kept_defaults(), warnings.catch_warnings():
                 # What torch warns of at the edges of what it can do is no news to whoever asked for that.
                 warnings.simplefilter("ignore")
                 notes = tuple(check.look(subject) or ())
@@ -118,7 +130,7 @@ class Conformance:
         if check.slow:
             return None
         try:
-            with warnings.catch_warnings():
+            with kept_defaults(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 tuple(check.look(subject) or ())
         except NotApplicable as answer:

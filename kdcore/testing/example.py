@@ -41,7 +41,8 @@ class Example:
             its rotations. Such an input has `batch` times as many rows; others may have `batch`.
         batch_dims: the dimension of the samples for inputs where it is not 0; None where there is none.
         wraps: for wrappers: makes the loss within. Unless said, the mean squared difference of `student` and `teacher`.
-        terms: for balancers: the terms' weights by name.
+        terms: for balancers: the terms' weights by name, None for a loss that a model returns.
+        no_effect: by name of a param the reason why another value changes nothing, as of one that only saves memory.
         skip: by name of an optional check the reason why it does not hold here.
     """
 
@@ -57,5 +58,6 @@ class Example:
     rows_per_sample: int = 1
     batch_dims: Mapping[str, int | None] = field(default_factory=dict)
     wraps: LossFactory | None = None
-    terms: Mapping[str, float] = field(default_factory=lambda: {"ce": 1.0, "kd": 1.0})
+    terms: Mapping[str, float | None] = field(default_factory=lambda: {"ce": 1.0, "kd": 1.0})
+    no_effect: Mapping[str, str] = field(default_factory=dict)
     skip: Mapping[str, str] = field(default_factory=dict)

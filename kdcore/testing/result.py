@@ -35,6 +35,7 @@ class Result:
         notes: what is not wrong but should be better.
         error: what the component raised, if that is why it failed.
         waits_for: the check that must pass first, and did not.
+        without: the checks that failed before, whose findings were set aside for this one.
     """
 
     check: str
@@ -44,6 +45,7 @@ class Result:
     notes: tuple[str, ...] = ()
     error: Exception | None = None
     waits_for: str = ""
+    without: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdcore.contracts import method_of
 from kdcore.testing.subject import Subject
 
 STEPS = 20
@@ -19,15 +20,24 @@ def trainable(built: Any) -> list[Tensor]:
     return [each for each in built.parameters() if each.requires_grad] if isinstance(built, nn.Module) else []
 
 
-def step(subject: Subject, built: nn.Module, number: int, *, batch: int | None = None, move: bool = True) -> Tensor:
+def step(
+    subject: Subject,
+    built: nn.Module,
+    number: int,
+    *,
+    batch: int | None = None,
+    move: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
     """Tell the progress, call the module on the batch of that number, and move its own parameters.
 
     Returns the value. Another `batch` than the step's own may be given; without `move` the parameters stay.
     """
     built.train()
-    if hasattr(built, "progress"):
-        built.progress(number, STEPS, number // PER_EPOCH)  # type: ignore[operator]
-    inputs = subject.inputs(seed=100 + (number if batch is None else batch))
+    progress = method_of(built, "progress")
+    if progress is not None:
+        progress(number, STEPS, number // PER_EPOCH)
+    inputs = subject.inputs(seed=100 + (number if batch is None else batch), dtype=dtype)
     subject.learning(inputs, subject.learns)
     value = subject.value(built, inputs, seed=number)
     parameters = trainable(built) if move else []

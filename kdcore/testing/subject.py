@@ -17,6 +17,7 @@ from kdcore.plugins import Registered
 from kdcore.signatures import BUILT_WITH
 from kdcore.testing.example import Example
 from kdcore.testing.inner import SQUARES
+from kdcore.testing.kept import detach
 from kdcore.testing.nested import floating, mapped, tensors
 from kdcore.testing.randomness import seeded
 from kdcore.testing.result import Finding, NotApplicable
@@ -26,10 +27,21 @@ BATCH = 4
 
 @dataclass(frozen=True)
 class Subject:
-    """A component and one example of it; `example` is None where none is given and none can be derived."""
+    """A component and one example of it; `example` is None where none is given and none can be derived.
+
+    Arguments:
+        registered: the component.
+        example: the example.
+        others: all examples of the component, for checks that look at it once.
+        copied: whether it is called with copies of its inputs, which it may change.
+        detached: whether the graphs that it keeps are cut after each call.
+    """
 
     registered: Registered
     example: Example | None = None
+    others: tuple[Example, ...] = ()
+    copied: bool = False
+    detached: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -130,8 +142,12 @@ class Subject:
 
     def call(self, built: Any, inputs: Mapping[str, Any], seed: int = 0) -> Any:
         """Call an instance as the core does."""
+        given = mapped(torch.clone, inputs) if self.copied else inputs
         with seeded(seed):
-            return built(inputs) if self.kind is Kind.BALANCER else built(**inputs)
+            result = built(given) if self.kind is Kind.BALANCER else built(**given)
+        if self.detached and isinstance(built, nn.Module):
+            detach(built)
+        return result
 
     def value(self, built: Any, inputs: Mapping[str, Any], seed: int = 0) -> Tensor:
         """Call an instance and return one number: the loss, or one that every part of an output moves."""

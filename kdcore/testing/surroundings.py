@@ -1,14 +1,11 @@
-"""The data around a component's instances: what its classes and modules hold, and what fills it."""
+"""The data around a component's instances: what its classes and modules hold."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import io
 import pickle
 import sys
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -17,9 +14,6 @@ import torch
 from torch import Tensor, nn
 
 FOREIGN = ("torch", "builtins", "typing", "abc")
-# Exactly these: what a subclass does on clear or copy is its own affair.
-CONTAINERS = (dict, list, set, OrderedDict, defaultdict)
-DEPTH = 4
 
 
 @dataclass(frozen=True)
@@ -45,26 +39,6 @@ class Place:
         """What stands there as bytes, tensors by their numbers; None where it cannot be compared."""
         return content(self.value)
 
-    @contextlib.contextmanager
-    def emptied(self) -> Iterator[None]:
-        """Take away what stands there, as before its first use, and put it back."""
-        kept = self.value
-        held = copy.copy(kept) if type(kept) in CONTAINERS else kept
-        self._empty(kept)
-        try:
-            yield
-        finally:
-            if type(kept) in CONTAINERS:
-                kept.clear()
-                (kept.extend if isinstance(kept, list) else kept.update)(held)
-            setattr(self.owner, self.name, kept)
-
-    def _empty(self, kept: Any) -> None:
-        if type(kept) in CONTAINERS:
-            kept.clear()
-        else:
-            setattr(self.owner, self.name, None)
-
 
 def places(built: nn.Module) -> list[Place]:
     """Return the names in the classes of everything in `built`, in their modules and in those of its package."""
@@ -73,10 +47,31 @@ def places(built: nn.Module) -> list[Place]:
     package = getattr(sys.modules.get(type(built).__module__), "__package__", "")
     if package:
         homes.update({name: home for name, home in [*sys.modules.items()] if f"{name}.".startswith(f"{package}.")})
-    found = [Place(kind, name, kind.__module__) for kind in classes for name in _data_names(vars(kind))]
-    for module, home in homes.items():
-        if home is not None and _ours(module):
-            found += [Place(home, name, module) for name in _data_names(vars(home))]
+    return _sorted([*((kind, kind.__module__) for kind in classes), *((home, name) for name, home in homes.items())])
+
+
+def places_in(package: str) -> list[Place]:
+    """Return the names in a package's modules and in their classes."""
+    return _sorted(owners(package))
+
+
+def owners(package: str) -> list[tuple[Any, str]]:
+    """Return a package's modules and the classes in them, each with the module's name."""
+    found: list[tuple[Any, str]] = []
+    for module, home in list(sys.modules.items()):
+        if f"{module}.".startswith(f"{package}."):
+            inside = [each for each in vars(home).values() if getattr(each, "__module__", None) == module]
+            found += [(home, module), *((each, module) for each in inside if isinstance(each, type))]
+    return found
+
+
+def _sorted(holders: list[tuple[Any, str]]) -> list[Place]:
+    found = [
+        Place(owner, name, module)
+        for owner, module in holders
+        if owner is not None and _ours(module)
+        for name in _data_names(vars(owner))
+    ]
     return sorted(found, key=lambda each: each.shown)
 
 
@@ -95,24 +90,6 @@ def belongings(one: nn.Module, other: nn.Module) -> dict[str, bytes]:
         prefix = f"{name}." if name else ""
         found.update({f"{prefix}{key}": written for key in mine if (written := content(vars(first)[key])) is not None})
     return found
-
-
-def filled_by_data(found: list[Place], use: Callable[[int], object]) -> str | None:
-    """Return at which place the first use leaves what depends on the batch, which `use` takes by number.
-
-    Each place that holds a number is emptied for two first uses. One that is read before it is filled is a constant.
-    """
-    for place in found:
-        if not _holds_numbers(place.value):
-            continue
-        left = []
-        for number in (0, 1):
-            with contextlib.suppress(Exception), place.emptied():
-                use(number)
-                left.append(place.content if _holds_numbers(place.value) else None)
-        if len(left) == 2 and None not in left and left[0] != left[1]:
-            return place.shown
-    return None
 
 
 def content(value: Any) -> bytes | None:
@@ -146,13 +123,3 @@ def _data_names(names: Mapping[str, Any]) -> list[str]:
         for name, value in names.items()
         if not (name.startswith("__") or callable(value) or isinstance(value, kinds))
     ]
-
-
-def _holds_numbers(value: Any, depth: int = 0) -> bool:
-    if depth > DEPTH:
-        return False
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, (list, tuple, set)):
-        return any(_holds_numbers(each, depth + 1) for each in value)
-    return isinstance(value, (Tensor, float, int)) and not isinstance(value, bool)

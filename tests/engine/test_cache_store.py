@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from kdcore.address import Address
 from kdcore.config.config import CacheConfig
 from kdcore.engine.cache import records
 from kdcore.engine.cache.codec import Codec
+from kdcore.engine.cache.fingerprint import Fingerprint
+from kdcore.engine.cache.folder import open_folder
 from kdcore.engine.cache.store import Store
 from kdcore.errors import DataError, RunError, WiringError
 
@@ -386,3 +389,78 @@ def test_two_processes_that_fill_one_cache_use_the_same_values(tmp_path: Path) -
     assert np.array_equal(one, two)
     assert set(np.unique(one - np.arange(samples)[:, None])) <= {0.0, 0.5}
     assert make_store(tmp_path, samples=samples, addresses=[TEACHER]).complete()
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, number: int, what: str, *, reading: bool) -> None:
+    """Refuse every way to write a file, and to read one, as a read-only disk or another user's folder does."""
+
+    def refuse(path: Any, *args: object, **options: object) -> None:
+        raise OSError(number, what, str(path))
+
+    for name in ("touch", "write_text", "write_bytes", "mkdir", "unlink"):
+        monkeypatch.setattr(Path, name, refuse)
+    opened = Path.open
+
+    def opens(path: Path, mode: str = "r", *args: Any, **options: Any) -> Any:
+        return opened(path, mode, *args, **options) if mode in ("r", "rb") else refuse(path)
+
+    monkeypatch.setattr(Path, "open", opens)
+    if reading:
+        monkeypatch.setattr(Path, "read_text", refuse)
+        monkeypatch.setattr(np, "memmap", refuse)
+
+
+def test_a_complete_cache_is_read_where_nobody_can_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = torch.arange(10)
+    make_store(tmp_path).store(index, values(index))
+    forbid(monkeypatch, errno.EROFS, "Read-only file system", reading=False)
+    store = make_store(tmp_path)
+    assert store.marked == 10
+    assert store.complete()
+    found = store.read(index)
+    assert found is not None
+    assert torch.equal(found[TEACHER], values(index)[TEACHER])
+
+
+def test_a_cache_that_is_shorter_than_it_was_is_an_error_where_nobody_can_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = torch.arange(10)
+    make_store(tmp_path).store(index, values(index))
+    cut_data(tmp_path)
+    forbid(monkeypatch, errno.EROFS, "Read-only file system", reading=False)
+    with pytest.raises(
+        RunError,
+        match=r"cannot be used: Read-only file system \(.*data\)\n.*let this user read and write it \(reading is enough once",
+    ):
+        make_store(tmp_path).read(index)
+
+
+@pytest.mark.parametrize("use", [lambda store: store.marked, Store.complete, lambda store: store.read(torch.arange(2))])
+def test_a_cache_of_another_user_is_an_error_that_says_so(
+    use: Callable[[Store], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_store(tmp_path).store(torch.arange(10), values(torch.arange(10)))
+    forbid(monkeypatch, errno.EACCES, "Permission denied", reading=True)
+    with pytest.raises(RunError, match=r"the cache in '.*' cannot be used: Permission denied(.|\n)*let this user read"):
+        use(make_store(tmp_path))
+
+
+def test_a_folder_that_cannot_be_looked_at_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(RunError, match=r"the cache folder '.*' cannot be made or read: Permission denied\n.*choose"):
+        open_folder(tmp_path, "teacher", "train", Fingerprint({}), CacheConfig(), lambda text: None)
+
+
+def test_a_folder_without_a_manifest_names_no_output_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kdcore.engine.cache.folder.write_atomically", _full)
+    with pytest.raises(RunError, match=r"cannot be made or read: there is no room") as caught:
+        open_folder(tmp_path, "teacher", "train", Fingerprint({}), CacheConfig(), lambda text: None)
+    assert "output_dir" not in str(caught.value)
+
+
+def _full(path: Path, text: str) -> None:
+    raise RunError("there is no room", repair="choose another output_dir")

@@ -15,7 +15,8 @@ import torch
 from torch.utils.data import dataloader
 
 from kdcore.config.config import DataConfig, Part
-from kdcore.engine.data import Datasets, Loader
+from kdcore.engine.data import Datasets
+from kdcore.engine.loader import Loader
 from kdcore.engine.sampler import EpochSampler
 from kdcore.errors import DataError, Place
 from kdcore.plugins import Registry

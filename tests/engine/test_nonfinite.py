@@ -19,10 +19,11 @@ from kdcore import build_objective
 from kdcore.component import Input
 from kdcore.config.config import Config
 from kdcore.config.load import load_config
+from kdcore.engine.before_step import LARGEST_KEPT
 from kdcore.engine.data import Datasets
 from kdcore.engine.gradient_samples import GradientSamples
 from kdcore.engine.mean import Mean
-from kdcore.engine.nonfinite import LARGEST_KEPT, Guard
+from kdcore.engine.nonfinite import Guard
 from kdcore.engine.processes import Processes
 from kdcore.engine.progress import Progress
 from kdcore.engine.run import run
@@ -113,6 +114,26 @@ class Blind(nn.Module):
         return input.square().mean() * (1 if self.training else math.nan)
 
 
+class Averaging(nn.Module):
+    """Divides by an average that it keeps; NaN on sample 17, which is then in the average."""
+
+    ema: Tensor
+
+    def __init__(self, in_place: bool = False) -> None:
+        super().__init__()
+        self.in_place = in_place
+        self.register_buffer("ema", torch.ones(()))
+
+    def forward(self, input: Tensor, index: Tensor) -> Tensor:
+        value = input.square().mean() * torch.where((index == 17).any(), math.nan, 1.0)
+        if self.training and torch.is_grad_enabled():
+            if self.in_place:
+                self.ema.mul_(0.9).add_(0.1 * value.detach())
+            else:
+                self.ema = 0.9 * self.ema + 0.1 * value.detach()
+        return value / (1 + self.ema)
+
+
 class Masked(nn.Module):
     """Holds a large mask with infinite entries, as attention does."""
 
@@ -146,6 +167,7 @@ def config(folder: Path, *overrides: str, plugins: Registry | None = None) -> Co
     registry.register("loss", "replayed", Replayed, inputs=[Input("input"), Input("index")])
     registry.register("loss", "pointed", Pointed, inputs=[Input("input"), Input("index")])
     registry.register("loss", "blind", Blind, inputs=[Input("input")])
+    registry.register("loss", "averaging", Averaging, inputs=[Input("input"), Input("index")])
     registry.register("loss", "masked", Masked, inputs=[Input("input")])
     registry.register("dataset", "spoilt", Spoilt)
     return load_config(BASE.format(folder=folder), overrides=overrides, plugins=registry)
@@ -396,6 +418,20 @@ def test_a_skipped_step_leaves_no_trace_in_weights_or_buffers(tmp_path: Path, fr
     final = safetensors.torch.load_file(folder / "student.safetensors")
     assert all(torch.equal(final[name], value) for name, value in fresh.items())
     assert "bn.running_mean" in " ".join(final)
+
+
+def test_a_buffer_in_whose_place_a_bad_step_put_another_comes_back(tmp_path: Path) -> None:
+    folders = []
+    for in_place in ("false", "true"):
+        odd = f"{{type: averaging, params: {{in_place: {in_place}}}, inputs: {{input: student, index: batch:index}}}}"
+        folder, messages = execute(
+            tmp_path / in_place, f"stages.only.losses.odd={odd}", "stages.only.on_nonfinite={action: skip, limit: 3}"
+        )
+        # Once in each epoch, and no step after it for what it left.
+        assert len([text for text in messages if "is skipped" in text]) == 3
+        folders.append(folder)
+    one, two = (safetensors.torch.load_file(each / "student.safetensors") for each in folders)
+    assert all(torch.equal(one[name], two[name]) for name in one)
 
 
 def test_too_many_skipped_steps_stop_the_run(tmp_path: Path, fragile: Any) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 from kdcore.component import Kind
 from kdcore.config.config import DataConfig, Part
 from kdcore.config.load import load_config
-from kdcore.engine.data import Loader
+from kdcore.engine.loader import Loader
 from kdcore.engine.part import counted
 from kdcore.errors import DataError, Place, RunError
 

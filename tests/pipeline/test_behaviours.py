@@ -158,6 +158,32 @@ def test_models_keep_class_attributes_and_signature_and_end_as_they_began() -> N
     assert required == ["fc.weight"]
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0), (2, 0, 1)])
+def test_objectives_that_share_a_teacher_end_in_any_order(order: tuple[int, ...]) -> None:
+    teacher = Net()
+    teacher.fc.weight.requires_grad_(False)
+    flags = [each.requires_grad for each in teacher.parameters()]
+    text = one_stage(f"{{l: {LOGITS}}}")
+    built = [objective(text, {"teacher": teacher, "student": Net()}) for _ in order]
+    for number in order:
+        assert not any(each.requires_grad for each in teacher.parameters())
+        built[number].close()
+        built[number].close()  # it has let go once and for all
+    assert [each.requires_grad for each in teacher.parameters()] == flags
+
+
+def test_an_objective_that_freezes_what_another_trains_gives_it_back() -> None:
+    shared = Net()
+    text = one_stage(f"{{l: {LOGITS}}}")
+    outer = objective(text, {"teacher": Net(), "student": shared})
+    inner = objective(text, {"teacher": shared, "student": Net()})
+    assert not any(each.requires_grad for each in shared.parameters())
+    inner.close()
+    assert all(each.requires_grad for each in shared.parameters())
+    outer.close()
+    assert all(each.requires_grad for each in shared.parameters())
+
+
 @pytest.mark.parametrize("name", ["teacher", "student"])
 def test_a_model_called_by_itself_is_only_itself(name: str, recwarn: pytest.WarningsRecorder) -> None:
     models = nets()

@@ -72,3 +72,30 @@ def test_a_config_is_a_file_or_text(wrong: object) -> None:
         ConfigError, match=rf"a config is a file or YAML text, found a {type(wrong).__name__}\n    pass the file's path"
     ):
         build_objective(wrong, models={}, example_batch={})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["cckd", "pkt", "rkd", "skd_direction", "spkd"])
+def test_a_batch_of_one_asks_for_more_samples(kind: str) -> None:
+    batch = {key: value[:1] for key, value in make_batch().items()}
+    inputs = "" if kind == "skd_direction" else ", inputs: {student: student, teacher: teacher}"
+    pattern = r"student has shape \(1, 3\); .* and needs 2 or more in a batch\n    raise batch_size; .*drop_last: true"
+    models = {"student": nn.Linear(5, 3), "teacher": nn.Linear(5, 3)}
+    with pytest.raises(WiringError, match=pattern) as raised:
+        build_objective(TEXT % f"{{l: {{type: {kind}{inputs}}}}}", models=models, example_batch=batch)
+    assert "bind other" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["dkd", "mft"])
+@pytest.mark.parametrize(
+    ("label", "remedy"),
+    [
+        (-1, r"write wrapper: \{type: masked, params: \{ignore_index: -1\}\} .*; else give target: another address"),
+        (255, r"write wrapper: \{type: masked, params: \{ignore_index: 255\}\} "),
+        (1074, r"labels are 0 to 2: give target: the address of the class indices, or mend them in the data set$"),
+    ],
+)
+def test_only_labels_that_mark_nothing_are_to_be_masked(kind: str, label: int, remedy: str) -> None:
+    batch = make_batch()
+    batch["target"][1] = label
+    with pytest.raises(WiringError, match=rf"target holds {label}; with 3 classes, .*{remedy}"):
+        wire(f"{{l: {kind}}}", batch)

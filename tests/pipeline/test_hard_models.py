@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -60,7 +61,8 @@ def test_a_term_that_exists_in_training_only_is_left_out_of_evaluation() -> None
     torch.testing.assert_close(out.total, out.terms["main"])
 
 
-def test_a_loss_can_say_that_it_is_for_training_only() -> None:
+@pytest.mark.parametrize("wrapper", ["", "wrapper: halved, "])
+def test_a_loss_can_say_that_it_is_for_training_only(wrapper: str) -> None:
     class Bank(nn.Module):
         training_only = True
 
@@ -68,9 +70,18 @@ def test_a_loss_can_say_that_it_is_for_training_only() -> None:
             assert self.training
             return F.mse_loss(input, target.detach())
 
+    class Halved(nn.Module):
+        def __init__(self, make_loss: Callable[[], nn.Module]) -> None:
+            super().__init__()
+            self.loss = make_loss()
+
+        def forward(self, **inputs: Tensor) -> Tensor:
+            return self.loss(**inputs) / 2
+
     plugins = registry()
     plugins.register("loss", "bank", Bank)
-    text = one_stage("{ce: ce, b: {type: bank, inputs: {input: student, target: 'student:fc'}}}")
+    plugins.register("wrapper", "halved", Halved)
+    text = one_stage(f"{{ce: ce, b: {{type: bank, {wrapper}inputs: {{input: student, target: 'student:fc'}}}}}}")
     built = build_objective(
         config("models: {student: {}}\n" + text, plugins), models={"student": Net()}, example_batch=make_batch()
     )

@@ -91,3 +91,8 @@ def test_a_batch_without_tensors_has_no_rows() -> None:
     built = objective(one_stage("{t: token_ce}"), {"student": nn.Linear(5, 3)}, uneven())
     with pytest.raises(WiringError, match=r"'names' holds no tensor(.|\n)*collate"):
         StepCounts.of(built, [{"names": ["a", "b"]}])
+
+
+def test_what_is_no_objective_is_refused() -> None:
+    with pytest.raises(WiringError, match=r"was given a Linear, which cannot count(.|\n)*give it the objective itself"):
+        StepCounts.of(nn.Linear(2, 2), [{"x": torch.zeros(2)}])

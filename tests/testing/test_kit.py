@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 import subprocess
 import sys
@@ -18,8 +19,9 @@ from kdcore.plugins import Registry
 from kdcore.testing import ComponentTests
 from kdcore.testing.conformance import examples_of
 from kdcore.testing.randomness import seeded
+from kdcore.testing.reimport import afresh
 from kdcore.testing.subject import Subject
-from tests.testing.wrong import losses
+from tests.testing.wrong import losses, parts
 
 TEACHER = Input("teacher", default="teacher")
 
@@ -86,6 +88,27 @@ def test_every_generator_is_seeded_and_put_back() -> None:
         assert drawn() == following
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_package_is_imported_a_second_time_and_put_back(
+    install: Any, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    name = f"doubled{fails}".lower()
+    module = f"kd_plugin_{name}.loss"
+    once = "import random\nif hasattr(random, 'taken'):\n    raise RuntimeError('twice')\nrandom.taken = True\n"
+    install(f"kd-plugin-{name}", "", files={"loss.py": (once if fails else "") + "class Loss:\n    pass\n"})
+    monkeypatch.setattr(random, "taken", True, raising=False)
+    monkeypatch.delattr(random, "taken")
+    first = importlib.import_module(module)
+    subject = Subject(Registry().register("loss", "test", first.Loss, schema={"type": "object"}, inputs=()))
+    with afresh(subject) as second:
+        factory = second.registered.factory()
+        assert factory.__name__ == "Loss"
+        assert (factory is first.Loss) is fails
+    assert sys.modules[module] is first
+    assert subject.registered.factory() is first.Loss
+    vars(random).pop("taken", None)
+
+
 def test_the_kit_needs_no_pytest() -> None:
     code = "import sys; sys.modules['pytest'] = None; import kdcore.testing; print(len(kdcore.testing.CHECKS))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -137,8 +160,8 @@ def test_a_failing_check_is_a_failing_test_that_says_why(site: Path, install: An
     assert "the schema accepts unknown keys" in done.stdout
 
 
-def test_kinds_without_a_contract_yet_are_looked_at_too() -> None:
-    class Thing:
+def test_what_cannot_be_pickled_is_looked_at_too() -> None:
+    class Thing(parts.Criterion):
         """A thing."""
 
     registered = Registry().register(Kind.CRITERION, "thing", Thing, summary="a thing")

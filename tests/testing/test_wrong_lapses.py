@@ -20,8 +20,8 @@ LOSSES = [
     (lapses.OnlyPairs, {"batch_order": "with the 9 samples permuted"}),
     (lapses.Seeds, {"seeds_nothing": "called under two seeds it leaves torch's global generator in one state"}),
     (lapses.SeedsNumpyWhenBuilt, {"seeds_nothing": "built under two seeds it leaves numpy's global generator in one"}),
-    (lapses.FirstTeacherForEver, {"instances_apart": r"first batch of the process fills .*\.lapses\._FIRST"}),
-    (lapses.FirstMeanForEver, {"instances_apart": r"first batch of the process fills .*\.lapses\._MEAN"}),
+    (lapses.FirstTeacherForEver, {"leaves_nothing": r"outlives the instances, in .*\.lapses\._FIRST\."}),
+    (lapses.FirstMeanForEver, {"leaves_nothing": r"outlives the instances, in .*\.lapses\._MEAN\."}),
     (lapses.TeacherLearnsInEvaluation, {"teacher_detached": "a gradient reaches input teacher in eval mode"}),
     (
         lapses.IgnoresTheTeacher,

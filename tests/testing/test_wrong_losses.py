@@ -18,6 +18,8 @@ from tests.testing.wrong import losses
 TEMPERATURE = {"type": "number", "exclusiveMinimum": 0, "default": 2.0, "description": "divides the logits"}
 PARAMS = {"temperature": TEMPERATURE}
 SCHEMA = {"type": "object", "additionalProperties": False, "properties": PARAMS}
+# Those that take long, and one that many a wrong formula fails for its lack of a temperature.
+LEFT_OUT = {"compiles", "processes", "params_count"}
 INPUTS = (
     Input("student", role=Role.POSITIONS, default="student", help="logits (B, C)"),
     Input("teacher", role=Role.POSITIONS, default="teacher", help="logits (B, C)"),
@@ -30,9 +32,9 @@ def registered(factory: Any, **options: Any) -> Registered:
 
 
 def failures(component: Registered, examples: list[Example] | None = None, *, also: str = "") -> dict[str, str]:
-    """Run every check but those that take long, unless it is the one asked for."""
+    """Run every check but those left out, unless it is the one asked for."""
     conformance = Conformance(component, examples)
-    trials = [each for each in conformance.trials(slow=True) if each[0].name not in {"compiles", "processes"} - {also}]
+    trials = [each for each in conformance.trials(slow=True) if each[0].name not in LEFT_OUT - {also}]
     assert len(trials) > 20
     results = [conformance.result(*each) for each in trials]
     return {result.check: result.message for result in results if result.failed}
@@ -89,7 +91,9 @@ WRONG = [
     (losses.NamesNothing, "bounds_refused", "says 'a wrong value', without the name temperature"),
     (losses.Asserts, "bounds_refused", "raised AssertionError: temperature. Raise ValueError"),
     (losses.Forgets, "state_continues", "is not in its state_dict"),
+    (losses.KeepsNumPy, "state_continues", r"_extra_state\['seen'\]\[0\] is of type numpy.int64, and tensors, numbers"),
     (losses.LearnsInEvaluation, "evaluation_pure", "in eval mode without gradient it changed total"),
+    (losses.OtherInEvaluation, "evaluation_alike", "in training it returned .*, in eval mode .*training_only = True"),
     (losses.NotPicklable, "copies", "pickle failed: .*lambda"),
     (losses.NotCopied, "copies", "after copy.deepcopy the copy gives"),
     (losses.OtherWhenCompiled, "compiles", "compiled it returned"),
@@ -128,7 +132,17 @@ def test_every_check_of_a_loss_catches_something() -> None:
     caught = {check for _, check, _ in WRONG}
     of_losses = {check.name for check in CHECKS.values() if Kind.LOSS in check.kinds}
     elsewhere = {"manifest_without_torch", "schema_strict", "bounds_accepted", "documented", "processes"}
-    elsewhere |= {"seeds_nothing", "teacher_counts", "other_device", "bounds_work"}
+    elsewhere |= {
+        "in_objective",
+        "leaves_nothing",
+        "defaults_kept",
+        "seeds_nothing",
+        "teacher_counts",
+        "other_device",
+        "bounds_work",
+        "graphs_released",
+        "params_count",
+    }
     assert of_losses - caught == elsewhere
 
 
@@ -159,6 +173,28 @@ def test_schemas_that_are_wrong(schema: dict[str, Any], check: str, message: str
         assert "unexpected keyword argument 'tau'" in found.pop("builds")
     assert list(found) == [check]
     assert message in found[check]
+
+
+def test_a_loss_for_training_only_may_differ_in_evaluation() -> None:
+    assert failures(registered(losses.LeftOut)) == {}
+
+
+def test_a_count_and_a_progress_of_its_own_are_let_alone() -> None:
+    assert failures(registered(losses.HasACount)) == {}
+
+
+def test_what_the_probe_leaves_outside_of_buffers() -> None:
+    example = Example(inputs=logits, prepare=lambda loss: loss(*logits(torch.Generator(), 4).values()))
+    found = failures(registered(losses.KeepsItsFirstScale), [example])
+    assert list(found) == ["in_objective"], found
+    assert re.search("as a term of an Objective it has the value .* left something in it", found["in_objective"])
+
+
+def test_a_default_address_that_no_model_has() -> None:
+    inputs = (INPUTS[0], Input("teacher", default="techer", help="logits (B, C)"))
+    found = failures(registered(losses.Right, inputs=inputs), [Example(inputs=logits)])
+    assert list(found) == ["in_objective"], found
+    assert "techer" in found["in_objective"]
 
 
 def test_a_schema_that_is_none() -> None:

@@ -56,12 +56,26 @@ def test_a_right_one_passes(kind: Kind, factory: Any) -> None:
 WRONG = [
     (Kind.WRAPPER, parts.TeacherPassedTwice, "teacher_detached", "a gradient reaches input teacher"),
     (Kind.WRAPPER, parts.KeepsInputs, "state_continues", "is not in its state_dict"),
+    (Kind.WRAPPER, parts.KeepsTheFacts, "passes_on", "was not told the facts of its inputs"),
+    (Kind.WRAPPER, parts.StandsStill, "passes_on", "was not told the progress"),
+    (Kind.WRAPPER, parts.MakesItAnew, "passes_on", r"no submodule that make_loss\(\) made was called"),
     (Kind.BALANCER, parts.DropsATerm, "gradient_reaches", "no gradient reaches input kd"),
+    (Kind.BALANCER, parts.IgnoresWeights, "weights_count", "with weight 3 for the term ce instead of 1 .* as before"),
+    (Kind.BALANCER, parts.ByPlace, "terms_named", "with the terms in another order it returned"),
+    (Kind.BALANCER, parts.NeedsWeights, "terms_named", "with weight None for the term ce, .*raised TypeError"),
+    (Kind.BALANCER, parts.OtherInEvaluation, "evaluation_alike", "in training it returned .*, in eval mode"),
     (Kind.BALANCER, parts.ChangesTheTerms, "inputs_unchanged", "input ce was changed in place"),
     (Kind.ADAPTER, parts.AdapterWithoutGradient, "gradient_reaches", "no gradient reaches input x"),
     (Kind.ADAPTER, parts.NoModule, "builds", "returned a NoModule, not an nn.Module"),
     (Kind.OUTPUT_EXTRACTOR, parts.BareTensor, "extracts", "it must return kdcore.contracts.Extracted"),
     (Kind.OUTPUT_EXTRACTOR, parts.ScalesItsInput, "inputs_unchanged", "input output was changed in place"),
+    (Kind.OUTPUT_EXTRACTOR, parts.Detaches, "extracts", "its named 'features' has no gradient, though"),
+    (
+        Kind.OUTPUT_EXTRACTOR,
+        parts.DrawsWhatItExtracts,
+        "deterministic",
+        "two fresh instances under the same seeds returned",
+    ),
     (Kind.OUTPUT_EXTRACTOR, parts.VectorAsLoss, "extracts", "its loss 'aux' is a tensor of shape"),
     (Kind.DATASET, parts.RandomAfterAll, "random", "it says random = False, but sample 0 depends on the seed"),
     (Kind.DATASET, parts.OwnGenerator, "samples", "sample 0, seeded alike, is another when a copy reads"),
@@ -73,6 +87,7 @@ WRONG = [
     (Kind.DATASET, parts.Empty, "samples", "it is empty"),
     (Kind.MODEL, parts.RowsMixed, "batch_order", "rows depend on their place"),
     (Kind.MODEL, parts.Hoarder, "evaluation_pure", "it changed calls"),
+    (Kind.CRITERION, parts.DrawsScores, "deterministic", "two fresh instances under the same seeds returned"),
     (Kind.CRITERION, parts.ScoresOfRows, "scores", r"its score of a weight of shape \(8, 12\) under pattern 1x1 is a"),
     (Kind.CRITERION, parts.InfiniteScores, "scores", "its score .* is not finite"),
     (Kind.CRITERION, parts.ChangesGradients, "scores", "it changed a gradient in place"),
@@ -94,6 +109,12 @@ def test_each_is_caught_by_its_check_alone(kind: Kind, factory: Any, check: str,
         assert found.pop("inputs_agree", None) is None  # there is no forward to look at
     assert list(found) == [check], found
     assert re.search(message, found[check]), found[check]
+
+
+def test_a_balancer_that_refuses_weights_passes() -> None:
+    terms = EXAMPLES[Kind.BALANCER][0].inputs
+    conformance = Conformance(registered(Kind.BALANCER, parts.RefusesWeights), [Example(inputs=terms)])
+    assert [result.message for result in conformance.run() if result.failed] == []
 
 
 def test_criteria_that_share_their_scores() -> None:
@@ -168,7 +189,7 @@ def test_the_command_says_what_passed(kd: Any, install: Any) -> None:
     called = kd("plugins", "check", "rightone")
     assert called.code == 0
     assert called.out.splitlines()[0] == f"loss 'rightone' ({distribution} 1.2.3)"
-    assert "  37 passed" in called.out
+    assert "  42 passed" in called.out
     assert kd("plugins", "check", "loss/rightone").out == called.out
     assert kd("plugins", "check", distribution, "--kind", "loss").out == called.out
 

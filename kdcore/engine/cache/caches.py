@@ -16,14 +16,15 @@ from kdcore.engine.cache.fingerprint import Fingerprint, data_parts, model_parts
 from kdcore.engine.cache.folder import open_folder
 from kdcore.engine.cache.steadiness import steady_entries
 from kdcore.engine.cache.store import Store, top_k_of
-from kdcore.engine.data import Loader, Sample
-from kdcore.engine.device import to_device
+from kdcore.engine.device import autocast, to_device
+from kdcore.engine.loader import Loader
 from kdcore.engine.measure import show_bytes
+from kdcore.engine.samples import Sample
 from kdcore.errors import KdcoreError, WiringError
 from kdcore.pipeline.assembly import Assembly
 from kdcore.pipeline.cached import Cached, checked
 from kdcore.pipeline.node import Node
-from kdcore.pipeline.objective import Objective, autocast
+from kdcore.pipeline.objective import Objective
 from kdcore.pipeline.plan import NodePass
 
 

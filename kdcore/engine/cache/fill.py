@@ -10,13 +10,13 @@ from rich.progress import track
 
 from kdcore.config.config import Config, StageConfig
 from kdcore.engine.cache.caches import StageCaches
-from kdcore.engine.data import Datasets, Loader
-from kdcore.engine.device import batch_to_device, choose_device, device_errors
+from kdcore.engine.data import Datasets
+from kdcore.engine.device import autocast, batch_to_device, choose_device, device_errors
+from kdcore.engine.loader import Loader
 from kdcore.engine.measure import show_bytes
 from kdcore.engine.stage import StageLoaders, wire_stage
 from kdcore.errors import KdcoreError
 from kdcore.pipeline.assembly import Assembly
-from kdcore.pipeline.objective import autocast
 from kdcore.pipeline.randomness import forked_generators
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from kdcore.config.config import Config, Part
-from kdcore.engine.digest import digest_of, digest_of_file
+from kdcore.digest import digest_of, digest_of_file
 
 _SHORT = 12
 

@@ -21,25 +21,30 @@ def open_folder(
 ) -> Path:
     """Return the folder of a cache, made if it is not there; says what differs from the nearest older one."""
     folder = parent / f"{model}-{data}-{fingerprint.short}"
-    if not (folder / MANIFEST).is_file():
-        older = _nearest(parent, model, data, fingerprint)
-        if older is not None:
-            path, differing = older
-            tell(
-                f"the cache of {model} on {data} is made again: its {' and '.join(differing)} changed; "
-                f"the old one stays in {path} ({show_bytes(_size(path))})"
-            )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            manifest = {"model": model, "data": data, "parts": fingerprint.parts}
-            write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-        except OSError as error:
-            raise RunError(
-                f"the cache folder {str(folder)!r} cannot be made: {error.strerror or error}",
-                place=config.place,
-                repair="choose another folder",
-            ) from error
+    try:
+        if not (folder / MANIFEST).is_file():
+            _make(folder, model, data, fingerprint, tell)
+    except (OSError, RunError) as error:
+        why = error.strerror or error if isinstance(error, OSError) else error.problem.what
+        raise RunError(
+            f"the cache folder {str(folder)!r} cannot be made or read: {why}",
+            place=config.place,
+            repair="choose another folder, or let this user read it, and write to it until it is complete",
+        ) from error
     return folder
+
+
+def _make(folder: Path, model: str, data: str, fingerprint: Fingerprint, tell: Callable[[str], None]) -> None:
+    older = _nearest(folder.parent, model, data, fingerprint)
+    if older is not None:
+        path, differing = older
+        tell(
+            f"the cache of {model} on {data} is made again: its {' and '.join(differing)} changed; "
+            f"the old one stays in {path} ({show_bytes(_size(path))})"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {"model": model, "data": data, "parts": fingerprint.parts}
+    write_atomically(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
 
 
 def _nearest(parent: Path, model: str, data: str, fingerprint: Fingerprint) -> tuple[Path, list[str]] | None:

@@ -88,8 +88,12 @@ def _checksum(row: Bytes, index: int) -> int:
 
 def _lengthen(file: Path, length: int) -> int:
     """Make `file` that long, filled up with zeros that take no room, and return how many bytes it had lost."""
-    file.touch()
-    found = file.stat().st_size
+    # A complete cache may lie where nobody can write: nothing is touched that needs no change.
+    try:
+        found = file.stat().st_size
+    except FileNotFoundError:
+        file.touch()
+        found = 0
     if found == length:
         return 0
     with file.open("r+b") as opened:

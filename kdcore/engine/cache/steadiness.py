@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdcore.config.config import CacheConfig, ModelConfig
-from kdcore.engine.data import Loader
+from kdcore.engine.loader import Loader
 from kdcore.errors import DataError, Place
 from kdcore.pipeline.randomness import kept_generators
 from kdcore.pipeline.readers import batch_reader
@@ -29,7 +29,7 @@ def steady_entries(loader: Loader, model: ModelConfig) -> list[Any]:
     """
     count = len(loader.dataset)
     indices = sorted({round(step * (count - 1) / (_DRAWN - 1)) for step in range(_DRAWN)})
-    trusted = getattr(loader.dataset, "random", None) is False and not hasattr(loader.dataset, "collate")
+    trusted = getattr(loader.dataset, "random", None) is False and getattr(loader.dataset, "collate", None) is None
     with kept_generators():
         alone = [_fed(loader, model, [index], 0) for index in indices]
         for epoch in () if trusted else _EPOCHS:

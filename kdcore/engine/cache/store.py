@@ -13,6 +13,7 @@ from torch import Tensor
 from kdcore.address import Address
 from kdcore.config.config import CacheConfig
 from kdcore.engine.cache.entry import Entry
+from kdcore.engine.disk import FORBIDDEN
 from kdcore.engine.lock import in_turn
 from kdcore.errors import RunError
 
@@ -51,7 +52,8 @@ class Store:
     @property
     def marked(self) -> int:
         """How many samples are there, of the address that has the fewest."""
-        return min((entry.marked for entry in self.entries.values()), default=0)
+        with self._reported():
+            return min((entry.marked for entry in self.entries.values()), default=0)
 
     @property
     def nbytes(self) -> int:
@@ -92,10 +94,13 @@ class Store:
         try:
             yield
         except OSError as error:
+            file = f" ({error.filename})" if error.filename else ""
+            remedy = "let this user read and write it (reading is enough once it is complete)"
             raise RunError(
-                f"the cache in {str(self.folder)!r} cannot be used: {error.strerror or error}",
+                f"the cache in {str(self.folder)!r} cannot be used: {error.strerror or error}{file}",
                 place=self.config.place,
-                repair="make room, choose another folder, or write cache: false; what was written stays of use",
+                repair=f"{remedy if error.errno in FORBIDDEN else 'make room'}, choose another folder, or write cache: "
+                "false; what was written stays of use",
             ) from error
 
 

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.component import Kind, Role
+from kdcore.contracts import method_of
 from kdcore.testing.check import ALL, CALLED, LOSSES, MODULES, SCALARS, check
+from kdcore.testing.kept import graphs
 from kdcore.testing.nested import floating, mapped, tensors
-from kdcore.testing.result import Finding, NotApplicable
-from kdcore.testing.steps import step, trainable
+from kdcore.testing.result import Finding
+from kdcore.testing.steps import PER_EPOCH, STEPS, step, trainable
 from kdcore.testing.subject import Subject, all_finite, shown
-from kdcore.testing.surroundings import belongings, contents, filled_by_data, places
+from kdcore.testing.surroundings import belongings, contents, places
+from kdcore.testing.use import alike, used
 
-BASICS = ("builds", "finite", "inputs_unchanged", "instances_apart", "deterministic")
+BASICS = ("builds", "defaults_kept", "finite", "inputs_unchanged", "instances_apart", "leaves_nothing", "deterministic")
 
 
 @check(ALL, "it can be built with the example's params and set up", after=("schema_strict",))
@@ -28,7 +31,9 @@ def builds(subject: Subject) -> None:
         raise Finding(f"its factory returned a {type(built).__name__}, not an nn.Module")
 
 
-@check(CALLED, "called with the example it returns what its kind must, all of it finite", after=("builds",))
+@check(
+    CALLED, "called with the example it returns what its kind must, all of it finite", after=("builds", "defaults_kept")
+)
 def finite(subject: Subject) -> None:
     """Call it, in training mode, as the core does."""
     built = subject.build()
@@ -60,10 +65,11 @@ def _number(value: Any) -> bool:
 
 
 def _check_count(subject: Subject, built: nn.Module, count: Any) -> None:
-    if not hasattr(built, "count"):
+    tell = method_of(built, "count")
+    if tell is None:
         return
     labels = {name: value for name, value in subject.inputs().items() if subject.roles.get(name) is Role.LABELS}
-    told = built.count(**labels)  # type: ignore[operator]
+    told = tell(**labels)
     if told is not None and float(told) != float(count):
         raise Finding(f"count(...) told {shown(told)} before the forward pass, which then returned {shown(count)}")
 
@@ -100,7 +106,7 @@ def _check_unchanged(before: Mapping[str, Any], given: Mapping[str, Any], how: s
                 )
 
 
-@check(MODULES, "two instances share no state", after=("finite",))
+@check(MODULES, "two instances share no state", after=("finite", "inputs_unchanged", "graphs_released"))
 def instances_apart(subject: Subject) -> None:
     """Train one of two instances and see what that did to the other, its class and its module."""
     one, other = subject.build(), subject.build()
@@ -115,15 +121,6 @@ def instances_apart(subject: Subject) -> None:
         for where in old.keys() & new.keys():
             if old[where] != new[where]:
                 raise Finding(f"training one instance changed {where}, which all instances share; keep it in a buffer")
-    # Only what is the author's own is emptied; a library's tables are its own affair.
-    package = subject.registered.factory().__module__.split(".", 1)[0]
-    own = [each for each in around if each.module.split(".", 1)[0] == package]
-    filled = filled_by_data(own, lambda batch: step(subject, subject.build(), 0, batch=batch))
-    if filled is not None:
-        raise Finding(
-            f"the first batch of the process fills {filled}, differently for another first batch: all later batches "
-            "and instances, and a resumed run, would depend on it. Keep it in a buffer, or make it from shapes alone"
-        )
 
 
 def _check_storage(one: nn.Module, other: nn.Module) -> None:
@@ -133,24 +130,41 @@ def _check_storage(one: nn.Module, other: nn.Module) -> None:
             raise Finding(f"two instances hold the same tensor {name}: make it in the constructor or in setup")
 
 
-@check(CALLED, "under one seed it returns the same, bit for bit", after=("inputs_unchanged", "instances_apart"))
+@check(
+    CALLED | {Kind.CRITERION},
+    "under one seed it returns the same, bit for bit",
+    after=("inputs_unchanged", "instances_apart", "leaves_nothing", "scores"),
+)
 def deterministic(subject: Subject) -> None:
-    """Call two fresh instances under the same seed."""
-    if subject.kind is Kind.OUTPUT_EXTRACTOR:
-        raise NotApplicable("an output extractor only reads")
-    values = []
-    for _ in range(2):
-        built, inputs = subject.build(), subject.inputs()
-        wanted = [*subject.learning(inputs, subject.learns), *trainable(built)]
-        value = subject.value(built, inputs)
-        gradients = torch.autograd.grad(value, wanted, allow_unused=True) if wanted and value.requires_grad else ()
-        values.append([value.detach(), *(each for each in gradients if each is not None)])
-    if not all(torch.equal(one.nan_to_num(), two.nan_to_num()) for one, two in zip(*values, strict=True)):
+    """Use two fresh instances under the same seed, and compare values, gradients and buffers."""
+    one, other = used(subject, 0), used(subject, 0)
+    if not alike(one, other):
         raise Finding(
-            f"two fresh instances under the same seeds returned {shown(values[0][0])} and "
-            f"{shown(values[1][0])} (or other gradients): draw from torch's global generator, Python's or numpy's, "
-            "which the run seeds"
+            f"two fresh instances under the same seeds returned {shown(one[0])} and {shown(other[0])} (or other "
+            "gradients): draw from torch's global generator, Python's or numpy's, which the run seeds"
         )
+
+
+@check(MODULES, "what it keeps between calls is detached from their graphs", after=("finite", "inputs_unchanged"))
+def graphs_released(subject: Subject) -> None:
+    """Call it twice in training mode, as the steps of a training, and once in eval mode, and look at what it holds."""
+    built = subject.build()
+    for number in (0, 1, 2):
+        built.train(number < 2)
+        progress = method_of(built, "progress")
+        if progress is not None:
+            progress(number, STEPS, number // PER_EPOCH)
+        inputs = subject.inputs(seed=number)
+        subject.learning(inputs, subject.learns)
+        # What a model yields is no leaf: to keep it is to keep the graph of the model.
+        subject.call(built, mapped(lambda each: each * 1 if each.requires_grad else each, inputs), number)
+        for kept in graphs(built):
+            raise Finding(
+                f"after a call in {'training' if built.training else 'eval'} mode its {kept.what} {kept.name} still "
+                f"holds the graph of that call (grad_fn={type(kept.tensor.grad_fn).__name__}): the next backward pass "
+                "goes through it once more, and fails, or memory grows with every step. Keep only numbers: "
+                f"self.{kept.name} = (...).detach()"
+            )
 
 
 @check(MODULES, "no parameter appears after setup, and each has a dimension", after=("finite",))

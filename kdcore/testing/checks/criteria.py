@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +10,16 @@ import torch
 from torch import Tensor
 
 from kdcore.component import Kind
+from kdcore.contracts import flag_of
 from kdcore.pruning.blocks import Blocks
 from kdcore.pruning.layout import Layout
 from kdcore.pruning.pattern import Pattern
 from kdcore.testing.check import check
+from kdcore.testing.checks.state import reread
 from kdcore.testing.nested import tensors
 from kdcore.testing.result import Finding
 from kdcore.testing.subject import Subject, shown
+from kdcore.testing.use import Found, uses
 
 CRITERION = {Kind.CRITERION}
 METHODS = ("update", "score", "state_dict", "load_state_dict")
@@ -59,14 +61,14 @@ class Task:
 
 def tasks(criterion: Any, dtype: torch.dtype = torch.float32) -> list[Task]:
     """Return a task for every pattern that the criterion is used with."""
-    per_block = getattr(criterion, "per_block", False)
+    per_block = flag_of(criterion, "per_block")
     return [Task(pattern, dtype) for pattern in PATTERNS if not (per_block and ":" in pattern)]
 
 
 @check(
     CRITERION,
     "after some steps it has a finite score for every weight or block, and has changed none",
-    after=("builds",),
+    after=("builds", "defaults_kept"),
 )
 def scores(subject: Subject) -> None:
     """Train under every pattern and look at the scores."""
@@ -86,7 +88,7 @@ def scores(subject: Subject) -> None:
 
 def _check_score(criterion: Any, score: Any, name: str, blocks: Blocks, pattern: str) -> None:
     where = f"of a weight of shape {blocks.weight_shape} under pattern {pattern}"
-    allowed = {blocks.shape} if getattr(criterion, "per_block", False) else {blocks.shape, blocks.weight_shape}
+    allowed = {blocks.shape} if flag_of(criterion, "per_block") else {blocks.shape, blocks.weight_shape}
     if not isinstance(score, Tensor) or tuple(score.shape) not in allowed:
         raise Finding(f"its score {where} is {shown(score)}; it must have shape {' or '.join(map(str, allowed))}")
     if blocks.needs_elements and tuple(score.shape) != blocks.weight_shape:
@@ -95,7 +97,7 @@ def _check_score(criterion: Any, score: Any, name: str, blocks: Blocks, pattern:
         raise Finding(f"its score {where} is not finite")
 
 
-@check(CRITERION, "needs_gradients and accumulates hold", after=("scores",))
+@check(CRITERION, "needs_gradients and accumulates hold", after=("scores", "deterministic"))
 def gradients_told(subject: Subject) -> None:
     """Compare the scores after different gradients, and after the last one alone."""
     for task in tasks(subject.build()):
@@ -112,24 +114,21 @@ def gradients_told(subject: Subject) -> None:
             raise Finding(
                 "needs_gradients is True, but the scores are the same whatever the gradients: set it to False"
             )
-        if needs and not getattr(subject.build(), "accumulates", True) and not _equal(base, other_first):
+        if needs and not flag_of(subject.build(), "accumulates", True) and not _equal(base, other_first):
             raise Finding(
                 "accumulates is False, so update is called only in steps that make masks, but earlier gradients change "
                 "the scores: set it to True"
             )
 
 
-@check(CRITERION, "saved and loaded into a fresh one it goes on to the same bits", after=("scores",))
+@check(CRITERION, "saved and loaded into a fresh one it goes on to the same bits", after=("scores", "deterministic"))
 def scores_continue(subject: Subject) -> None:
     """Train some steps, save, load, and compare the scores at once and after more steps."""
     for task in tasks(subject.build()):
         original = _built(subject)
         _learn(task, original, range(1, STEPS + 1))
-        file = io.BytesIO()
-        torch.save(original.state_dict(), file)
-        file.seek(0)
         resumed = _built(subject)
-        resumed.load_state_dict(torch.load(file, weights_only=True))
+        resumed.load_state_dict(reread(original.state_dict()))
         for steps in (0, STEPS):
             for each in (original, resumed):
                 _learn(task, each, range(10, 10 + steps))
@@ -140,7 +139,7 @@ def scores_continue(subject: Subject) -> None:
                 )
 
 
-@check(CRITERION, "two criteria share no scores, nor do two weights of one", after=("scores",))
+@check(CRITERION, "two criteria share no scores, nor do two weights of one", after=("scores", "deterministic"))
 def criteria_apart(subject: Subject) -> None:
     """Train one and look at another; then show one weight more than the other."""
     for task in tasks(subject.build()):
@@ -174,6 +173,16 @@ def scores_dtype(subject: Subject) -> None:
                     f"with dtype = {asked} and float64 weights it keeps {shown(kept)}, not {expected}: "
                     "kdcore.pruning.Buffers follows the attribute dtype"
                 )
+
+
+@uses(Kind.CRITERION)
+def _used(subject: Subject, number: int) -> Found:
+    found: Found = []
+    for task in tasks(subject.build()):
+        criterion = _built(subject)
+        _learn(task, criterion, range(10 * number + 1, 10 * number + STEPS))
+        found += [*task.scores(criterion).values(), *(each.clone() for each in tensors(criterion.state_dict()))]
+    return found
 
 
 def _built(subject: Subject, dtype: torch.dtype | None = torch.float32) -> Any:

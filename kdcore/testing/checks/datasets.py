@@ -14,6 +14,7 @@ from kdcore.testing.pickled import pickled
 from kdcore.testing.randomness import seeded
 from kdcore.testing.result import Finding, NotApplicable
 from kdcore.testing.subject import Subject, shown
+from kdcore.testing.use import Found, uses
 
 LOOKED_AT = 16
 LABELS = 256
@@ -29,7 +30,11 @@ def spread(count: int, most: int = LOOKED_AT) -> list[int]:
     return sorted({round(step * (count - 1) / (most - 1)) for step in range(most)})
 
 
-@check({Kind.DATASET}, "samples are dicts up to the last one, the same ones under one seed", after=("builds",))
+@check(
+    {Kind.DATASET},
+    "samples are dicts up to the last one, the same ones under one seed",
+    after=("builds", "defaults_kept"),
+)
 def samples(subject: Subject) -> None:
     """Read samples from the first to the last, and backwards from a pickled copy, as workers may, and a second one."""
     data = subject.build()
@@ -57,10 +62,10 @@ def samples(subject: Subject) -> None:
             )
 
 
-def _read(data: Any, indices: list[int]) -> dict[int, Any]:
+def _read(data: Any, indices: list[int], seed: int = 0) -> dict[int, Any]:
     found = {}
     for index in indices:
-        with seeded(index):
+        with seeded(seed + index):
             try:
                 found[index] = data[index]
             except Exception as error:  # a data set may fail in any way; the cause is chained and named
@@ -75,7 +80,7 @@ def _read(data: Any, indices: list[int]) -> dict[int, Any]:
 def random(subject: Subject) -> None:
     """Read samples under two seeds, and from data sets built under two seeds."""
     data = subject.build()
-    if getattr(data, "random", True):
+    if getattr(data, "random", True) is not False:
         raise NotApplicable("it does not promise that its samples are not random")
     with seeded(1):
         other = subject.construct()
@@ -133,7 +138,7 @@ def _check_range(found: torch.Tensor, classes: int | None, where: str) -> None:
 def batch(subject: Subject) -> None:
     """Collate a few samples, by its own collate if it has one, and count the rows."""
     data = subject.build()
-    collate = getattr(data, "collate", torch.utils.data.default_collate)
+    collate = getattr(data, "collate", None) or torch.utils.data.default_collate
     given = [data[index] for index in range(min(len(data), TOGETHER))]
     made = collate(given)
     if not isinstance(made, Mapping) or not any(True for _ in tensors(made)):
@@ -149,6 +154,13 @@ def batch(subject: Subject) -> None:
             + (f" (rows_per_sample is {each})" if each != 1 else "")
             + ": batch['index'] has one for every sample, and each row belongs to one"
         )
+
+
+@uses(Kind.DATASET)
+def _used(subject: Subject, number: int) -> Found:
+    data = subject.build()
+    found = _read(data, spread(len(data), number + TOGETHER), seed=number)
+    return [value for sample in found.values() for value in tensors(sample)]
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -100,7 +100,11 @@ def teacher_counts(subject: Subject) -> None:
 
 
 @check(
-    MODULES, "gradients agree with finite differences in float64", optional=True, after=(*BASICS, "gradient_reaches")
+    MODULES,
+    "gradients agree with finite differences in float64",
+    optional=True,
+    after=(*BASICS, "gradient_reaches"),
+    strictly=("inputs_unchanged",),
 )
 def gradients(subject: Subject) -> None:
     """Compare with differences of the value along a random direction of all that learns."""

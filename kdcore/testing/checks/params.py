@@ -89,7 +89,7 @@ def names(error: Exception, *words: str) -> bool:
 
 def with_param(subject: Subject, name: str, value: Any) -> Subject:
     """Return the subject with one of the example's params replaced."""
-    return Subject(subject.registered, replace(subject.given, params={**subject.given.params, name: value}))
+    return replace(subject, example=replace(subject.given, params={**subject.given.params, name: value}))
 
 
 def _allowed(subject: Subject) -> bool:
@@ -106,7 +106,9 @@ def goes_together(subject: Subject) -> bool:
         return False
     own = subject.registered.component.check
     params = checked_params(subject.registered, dict(subject.given.params))
-    return own is None or not list(own(params, CheckContext(terms=subject.given.terms)))
+    weights = {name: weight for name, weight in subject.given.terms.items() if weight is not None}
+    context = CheckContext(terms=weights, model_terms=len(weights) < len(subject.given.terms))
+    return own is None or not list(own(params, context))
 
 
 def edges(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

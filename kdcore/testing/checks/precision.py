@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kdcore.component import Kind
+from kdcore.contracts import flag_of
 from kdcore.testing.check import LOSSES, MODULES, SCALARS, check
 from kdcore.testing.checks.basics import BASICS
 from kdcore.testing.checks.gradients import differentiated
@@ -58,7 +59,7 @@ def autocast(subject: Subject) -> None:
 def _under_bfloat16(subject: Subject) -> None:
     built, inputs = subject.build(), mapped(_rounded, subject.inputs())
     expected = subject.value(subject.build(), inputs)
-    if getattr(built, "accepts_low_precision", False):
+    if flag_of(built, "accepts_low_precision"):
         inputs = mapped(lambda each: each.bfloat16() if each.is_floating_point() else each, inputs)
     with torch.autocast("cpu", torch.bfloat16):
         found, gradients = differentiated(subject, built, inputs)

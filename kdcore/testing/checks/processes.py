@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, multiprocessing, nn
 
 from kdcore.component import Kind
+from kdcore.contracts import method_of
 from kdcore.testing.check import MODULES, check
 from kdcore.testing.checks.basics import BASICS
 from kdcore.testing.pickled import pickled
@@ -30,6 +31,7 @@ STEPS = 2 * PER_EPOCH + 1
     optional=True,
     slow=True,
     after=(*BASICS, "state_continues"),
+    strictly=("instances_apart",),
 )
 def processes(subject: Subject) -> None:
     """Train some steps in two processes joined by gloo, and compare their buffers after each epoch's end."""
@@ -75,8 +77,9 @@ def _train(rank: int, folder: str, subject: Subject) -> None:
 
 
 def _tell(built: nn.Module, number: int) -> None:
-    if hasattr(built, "progress"):
-        built.progress(number, STEPS, number // PER_EPOCH)  # type: ignore[operator]
+    progress = method_of(built, "progress")
+    if progress is not None:
+        progress(number, STEPS, number // PER_EPOCH)
 
 
 def _buffers(built: Any) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from kdcore.search.space import Parameter, Point, Space, point_key
 from kdcore.testing.check import check
 from kdcore.testing.result import Finding
 from kdcore.testing.subject import Subject
+from kdcore.testing.use import Found, uses
 
 SEARCHER = {Kind.SEARCHER}
 METHODS = ("setup", "suggest", "feedback", "state_dict", "load_state_dict")
@@ -41,7 +42,7 @@ INFINITE = Space(
 OBJECTIVES = (Objective("quality", True), Objective("cost", False))
 
 
-@check(SEARCHER, "points are in the space, and a finite one comes to its end", after=("builds",))
+@check(SEARCHER, "points are in the space, and a finite one comes to its end", after=("builds", "defaults_kept"))
 def suggestions(subject: Subject) -> None:
     """Search spaces with conditions and exclusions, feeding results back."""
     lacking = [name for name in METHODS if not callable(getattr(subject.build(), name, None))]
@@ -112,6 +113,19 @@ def any_feedback(subject: Subject) -> None:
             if given != point:
                 raise Finding("feedback changes the point that it is given: copy it")
         _suggested(searcher, space)
+
+
+@uses(Kind.SEARCHER)
+def _used(subject: Subject, number: int) -> Found:
+    found: Found = []
+    for space in _spaces(subject):
+        searcher = _prepared(subject, space)
+        for _ in range(TRIALS // 2):
+            point = _suggested(searcher, space)
+            if point is not None:
+                found.append(point_key(point))
+                searcher.feedback(dict(point), {name: number - value for name, value in _results(point).items()})
+    return found
 
 
 def _spaces(subject: Subject) -> Iterator[Space]:

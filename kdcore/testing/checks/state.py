@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.component import Kind
-from kdcore.testing.check import ALL, MODULES, check
+from kdcore.contracts import flag_of
+from kdcore.pipeline.readable import ALLOWED, MEND, unreadable
+from kdcore.testing.check import ALL, MODULES, SCALARS, check
 from kdcore.testing.checks.basics import BASICS
 from kdcore.testing.nested import tensors
 from kdcore.testing.pickled import pickled
-from kdcore.testing.result import Finding
+from kdcore.testing.result import Finding, NotApplicable
 from kdcore.testing.steps import PER_EPOCH, step
 from kdcore.testing.subject import Subject, shown
 
@@ -22,18 +24,19 @@ BEFORE = 2 * PER_EPOCH + 1
 
 
 @check(
-    MODULES, "saved and loaded into a fresh instance it goes on to the same bits", after=(*BASICS, "parameters_early")
+    MODULES,
+    "saved and loaded into a fresh instance it goes on to the same bits",
+    after=(*BASICS, "parameters_early"),
+    strictly=("instances_apart",),
 )
 def state_continues(subject: Subject) -> None:
     """Train some steps, save, load, and compare the next steps."""
     original = subject.build()
     for number in range(BEFORE):
         step(subject, original, number)
-    file = io.BytesIO()
-    torch.save(original.state_dict(), file)
-    file.seek(0)
+    state = reread(original.state_dict())
     resumed = subject.build()
-    resumed.load_state_dict(torch.load(file, weights_only=True))
+    resumed.load_state_dict(state)
     for number in range(BEFORE, BEFORE + PER_EPOCH + 1):
         expected, found = step(subject, original, number), step(subject, resumed, number)
         if not torch.equal(expected.nan_to_num(), found.nan_to_num()):
@@ -44,10 +47,26 @@ def state_continues(subject: Subject) -> None:
             )
 
 
+def reread(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a state as a checkpoint gives it back."""
+    for key, value in state.items():
+        for where, kind in unreadable(value, key):
+            raise Finding(
+                f"what it remembers could be written to a checkpoint and not be read: {where} is of type {kind}, and "
+                f"{ALLOWED} are allowed; {MEND}"
+            )
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    found: dict[str, Any] = torch.load(file, weights_only=True)
+    return found
+
+
 @check(
     ALL - {Kind.MODEL},
     "it can be copied and pickled, and a copy shares nothing",
     after=("builds", "finite", "deterministic"),
+    strictly=("instances_apart",),
 )
 def copies(subject: Subject) -> None:
     """Compare the copy's next step with the original's."""
@@ -102,6 +121,25 @@ def evaluation_pure(subject: Subject) -> None:
                     else ""
                 )
             )
+
+
+@check(
+    SCALARS, "in evaluation it has the value that it has in training", optional=True, after=(*BASICS, "state_continues")
+)
+def evaluation_alike(subject: Subject) -> None:
+    """Call fresh instances on the same inputs under the same seed in either mode."""
+    if flag_of(subject.build(), "training_only"):
+        raise NotApplicable("training_only keeps it out of evaluation")
+    trained, evaluated = (
+        subject.value(subject.build(prepared=True).train(mode), subject.inputs()).detach() for mode in (True, False)
+    )
+    if not torch.allclose(trained, evaluated, rtol=1e-5, equal_nan=True):
+        raise Finding(
+            f"in training it returned {shown(trained)}, in eval mode {shown(evaluated)} for the same inputs: the "
+            "losses of training and validation could not be compared. If it cannot be evaluated, set training_only = "
+            "True on the class; if it is meant to differ, as with batch normalisation or dropout, skip "
+            '"evaluation_alike" and say why'
+        )
 
 
 def _held(built: nn.Module) -> dict[str, Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdcore.contracts import Facts
 from kdcore.shapes import check_same_shape
 
-_SEEN: list[float] = []
+_SEEN: list[Tensor] = []
 
 
 def full(logits: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ class NotANumber(Right):
 
 class InPlace(Right):
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return super().forward(student, teacher.detach().mul_(1.5))
+        return super().forward(student, teacher.detach().neg_().neg())
 
 
 class RootOfZero(Right):
@@ -252,6 +253,34 @@ class Forgets(Right):
         return losses.mean() * (1 + self.seen)
 
 
+class KeepsNumPy(Right):
+    """Counts its batches with NumPy, and saves the number."""
+
+    def __init__(self, temperature: float = 2.0) -> None:
+        super().__init__(temperature)
+        self.seen = np.zeros((), np.int64)
+
+    def get_extra_state(self) -> dict[str, list[np.int64]]:
+        return {"seen": [self.seen[()]]}
+
+    def set_extra_state(self, state: dict[str, list[np.int64]]) -> None:
+        self.seen = np.asarray(state["seen"][0])
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        if self.training and torch.is_grad_enabled():
+            self.seen = self.seen + 1
+        return losses.mean() * (1 + int(self.seen))
+
+
+class HasACount(Right):
+    """Right: what it calls count and progress are numbers of its own."""
+
+    def __init__(self, temperature: float = 2.0) -> None:
+        super().__init__(temperature)
+        self.register_buffer("count", torch.zeros(1))
+        self.progress = 0.5
+
+
 class Remembers(Right):
     """Keeps a sum over its batches in a buffer, in training only; each process has its own."""
 
@@ -275,15 +304,15 @@ class LearnsInEvaluation(Remembers):
 
 class SharedGlobal(Right):
     def reduced(self, losses: Tensor) -> Tensor:
-        _SEEN.append(float(losses.detach().mean()))
+        _SEEN.append(losses.detach().mean())
         return losses.mean()
 
 
 class SharedByClass(Right):
-    seen: ClassVar[list[float]] = []
+    seen: ClassVar[list[Tensor]] = []
 
     def reduced(self, losses: Tensor) -> Tensor:
-        self.seen.append(float(losses.detach().mean()))
+        self.seen.append(losses.detach().mean())
         return losses.mean()
 
 
@@ -292,11 +321,11 @@ class SharedDefault(Right):
         super().__init__(temperature)
         self.seen = self.empty()
 
-    def empty(self, seen: list[float] = []) -> list[float]:  # noqa: B006
+    def empty(self, seen: list[Tensor] = []) -> list[Tensor]:  # noqa: B006
         return seen
 
     def reduced(self, losses: Tensor) -> Tensor:
-        self.seen.append(float(losses.detach().mean()))
+        self.seen.append(losses.detach().mean())
         return losses.mean()
 
 
@@ -305,6 +334,37 @@ class Random(Right):
 
     def reduced(self, losses: Tensor) -> Tensor:
         return losses.mean() * (1 + self.source().random())
+
+
+class KeepsItsFirstScale(Right):
+    """Saves its scale with its state, but not in a buffer, so that the batch of the probe sets it."""
+
+    scale: Tensor | None = None
+
+    def get_extra_state(self) -> dict[str, Tensor | None]:
+        return {"scale": self.scale}
+
+    def set_extra_state(self, state: dict[str, Tensor | None]) -> None:
+        self.scale = state["scale"]
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        scale = losses.detach().mean() if self.scale is None else self.scale.to(losses)
+        if self.training:
+            self.scale = scale
+        return losses.mean() / (scale + 1)
+
+
+class OtherInEvaluation(Right):
+    """Adds a penalty in training only, which nobody is told."""
+
+    def reduced(self, losses: Tensor) -> Tensor:
+        return losses.mean() * (2 if self.training else 1)
+
+
+class LeftOut(OtherInEvaluation):
+    """Right: it is left out of evaluation."""
+
+    training_only = True
 
 
 class NotPicklable(Right):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from kdcore.contracts import Extracted, Facts, LossFactory
+from kdcore.contracts import Extracted, Facts, LossFactory, set_up
 from kdcore.pruning import Blocks
 
 
@@ -20,8 +21,37 @@ class Wrapper(nn.Module):
         super().__init__()
         self.loss = make_loss()
 
+    def setup(self, facts: Facts) -> None:
+        set_up(self.loss, facts)
+
+    def progress(self, step: int, total_steps: int, epoch: int) -> None:
+        progress = getattr(self.loss, "progress", None)
+        if progress is not None:
+            progress(step, total_steps, epoch)
+
     def forward(self, **inputs: Any) -> Tensor:
         return self.loss(**inputs) / 2  # type: ignore[no-any-return]
+
+
+class KeepsTheFacts(Wrapper):
+    def setup(self, facts: Facts) -> None:
+        self.facts = facts
+
+
+class StandsStill(Wrapper):
+    def progress(self, step: int, total_steps: int, epoch: int) -> None:
+        self.step = step
+
+
+class MakesItAnew(Wrapper):
+    """Makes a loss for each call, so that none of them learns."""
+
+    def __init__(self, make_loss: LossFactory) -> None:
+        super().__init__(make_loss)
+        self.make = make_loss
+
+    def forward(self, **inputs: Any) -> Tensor:
+        return self.make()(**inputs)  # type: ignore[no-any-return]
 
 
 class TeacherPassedTwice(Wrapper):
@@ -48,10 +78,44 @@ class Balancer(nn.Module):
 
     def __init__(self, terms: Mapping[str, float]) -> None:
         super().__init__()
-        self.weights = dict(terms)
+        self.weights = {name: 1.0 if weight is None else weight for name, weight in terms.items()}
 
     def forward(self, terms: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([self.weights[name] * value for name, value in terms.items()]).sum()
+
+
+class IgnoresWeights(Balancer):
+    def forward(self, terms: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack(list(terms.values())).sum()
+
+
+class RefusesWeights(IgnoresWeights):
+    """Right: it has no use for weights, and says so."""
+
+    def __init__(self, terms: Mapping[str, float]) -> None:
+        for name, weight in terms.items():
+            if weight not in (1.0, None):
+                raise ValueError(f"the weight of {name} is {weight}; this balancer takes no other than 1")
+        super().__init__(terms)
+
+
+class ByPlace(Balancer):
+    """Takes the terms for those of its weights in their order."""
+
+    def forward(self, terms: Mapping[str, Tensor]) -> Tensor:
+        pairs = zip(self.weights.values(), terms.values(), strict=True)
+        return torch.stack([weight * value for weight, value in pairs]).sum()
+
+
+class NeedsWeights(Balancer):
+    def __init__(self, terms: Mapping[str, float]) -> None:
+        super().__init__(terms)
+        self.weights = {name: float(weight) for name, weight in terms.items()}
+
+
+class OtherInEvaluation(Balancer):
+    def forward(self, terms: Mapping[str, Tensor]) -> Tensor:
+        return super().forward(terms) * (1 if self.training else 2)
 
 
 class DropsATerm(Balancer):
@@ -99,7 +163,17 @@ class BareTensor(Extractor):
 
 class ScalesItsInput(Extractor):
     def __call__(self, output: Any, batch: Mapping[str, Any]) -> Extracted:
-        return Extracted(output.mul_(2))
+        return Extracted(output.data.mul_(2) + 0 * output)
+
+
+class Detaches(Extractor):
+    def __call__(self, output: Any, batch: Mapping[str, Any]) -> Extracted:
+        return Extracted(output, {"features": output.detach()})
+
+
+class DrawsWhatItExtracts(Extractor):
+    def __call__(self, output: Any, batch: Mapping[str, Any]) -> Extracted:
+        return Extracted(output * random.SystemRandom().random())
 
 
 class VectorAsLoss(Extractor):
@@ -239,6 +313,11 @@ class ForgetsScores(Criterion):
     def update(self, name: str, weight: Tensor, gradient: Tensor, blocks: Blocks) -> None:
         self.steps += 1
         super().update(name, weight, gradient * self.steps, blocks)
+
+
+class DrawsScores(Criterion):
+    def score(self, name: str, weight: Tensor, blocks: Blocks) -> Tensor:
+        return super().score(name, weight, blocks) * random.SystemRandom().random()
 
 
 class ScoresOfRows(Criterion):
