@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from kdcore import build_objective
 from kdcore.contracts import Facts, TensorFacts
-from kdcore.errors import KdcoreError
 
 from .textbook import cckd
 
@@ -83,24 +82,6 @@ def test_inputs_that_do_not_fit() -> None:
         CCKDLoss()(torch.zeros(2, 4), torch.zeros(3, 4))
     with pytest.raises(ValueError, match=r"teacher has shape \(4,\); 2\+ dimensions"):
         CCKDLoss()(torch.zeros(4, 4), torch.zeros(4))
-
-
-def test_in_an_objective(tmp_path: Path) -> None:
-    config = tmp_path / "small.yaml"
-    config.write_text(SMALL)
-    models = {
-        name: nn.Sequential(nn.Linear(4, width), nn.Linear(width, 3))
-        for name, width in (("student", 2), ("teacher", 5))
-    }
-    batch = {"input": torch.randn(6, 4), "target": torch.arange(6) % 3}
-    objective = build_objective(config, models=models, example_batch=batch)
-    out = objective(batch)
-    out.total.backward()
-    expected = cckd(models["student"][0](batch["input"]), models["teacher"][0](batch["input"]))
-    torch.testing.assert_close(out.terms["cckd"], expected.detach())
-    assert models["student"][0].weight.grad.abs().sum() > 0
-    with pytest.raises(KdcoreError, match="needs 2 or more"):
-        objective({key: each[:1] for key, each in batch.items()})
 
 
 def facts(x: tuple[int, ...], like: tuple[int, ...] | None = None) -> Facts:

@@ -51,11 +51,12 @@ def facts(targets: Tensor | None = None, **more: object) -> Facts:
 
 @pytest.fixture(params=["whole", "rows", "counts", "copies", "copies in parts"])
 def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Run a test in every form of the similarities; the last three are used where Z is known."""
+    """Run a test in every form of the similarities; the last three are used where a CPU finds Z known."""
     monkeypatch.setattr(contrast, "WHOLE_BANK", 0 if request.param == "rows" else 100)
     monkeypatch.setattr(contrast, "CPU_BLOCK", 2 * (K + 1) * D)
+    if request.param in ("whole", "rows"):
+        monkeypatch.setattr(CRDLoss, "_known", lambda loss: False)
     monkeypatch.setattr(blocks, "COUNTED", 100 if request.param == "counts" else 0)
-    monkeypatch.setattr(blocks, "COPIED", 0 if "copies" in request.param else 100)
     monkeypatch.setattr(blocks, "SCORES", 13 * B)
     monkeypatch.setattr(blocks, "ROWS", 3 * D if "parts" in request.param else 2 * K * D)
     return request.param
@@ -88,6 +89,23 @@ def test_a_negative_may_be_named_often(form: str, temperature: float) -> None:
         drawn = torch.randint(4, (B, 300), generator=generator)
         index = torch.arange(B)
         drawn[:, 0] = index
+        value = loss(student, teacher, index, contrast_index=drawn)
+        expected = textbook(student, teacher, index, drawn)
+        torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)
+        gradients, references = (torch.autograd.grad(each, [student, teacher]) for each in (value, expected))
+        torch.testing.assert_close(gradients, references, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("num_rows", "counted"), [(23, True), (24, True), (25, False), (40, False)])
+def test_rows_are_counted_up_to_twelve_times_the_negatives(num_rows: int, counted: bool) -> None:
+    loss = made(num_samples=num_rows)
+    textbook = TextbookCRD(loss.student_bank, loss.teacher_bank)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(2):
+        drawn = torch.stack([torch.randperm(num_rows, generator=generator)[:3] for _ in range(B)])
+        assert (blocks.Candidates(drawn, num_rows).counts is not None) == counted
+        student, teacher = embeddings(step)
+        index = drawn[:, 0].contiguous()
         value = loss(student, teacher, index, contrast_index=drawn)
         expected = textbook(student, teacher, index, drawn)
         torch.testing.assert_close(value, expected, rtol=1e-12, atol=0)

@@ -9,10 +9,7 @@ from typing import Any
 import pytest
 import torch
 from kd_plugin_cwd.loss import CWDLoss
-from torch import Tensor, nn
-
-from kdcore import build_objective
-from kdcore.errors import WiringError
+from torch import Tensor
 
 TEXTBOOK = runpy.run_path(str(Path(__file__).with_name("textbook.py")))
 
@@ -73,28 +70,3 @@ def test_one_position_is_all_there_is() -> None:
 def test_shapes_that_do_not_fit(student: Any, teacher: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CWDLoss()(torch.zeros(student), torch.zeros(teacher))
-
-
-CONFIG = """
-version: 1
-models: {student: {}, teacher: {}}
-stages:
-  - name: distil
-    train: [student]
-    losses:
-      cwd: {type: cwd, inputs: {student: "student:0", teacher: "teacher:0"}}
-"""
-
-
-def test_in_an_objective() -> None:
-    models = {name: nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten()) for name in ("student", "teacher")}
-    batch = {"input": torch.randn(2, 1, 5, 5)}
-    out = build_objective(CONFIG, models=models, example_batch=batch)(batch)
-    torch.testing.assert_close(
-        out.total, CWDLoss()(models["student"][0](batch["input"]), models["teacher"][0](batch["input"]))
-    )
-    out.total.backward()
-    assert models["student"][0].weight.grad is not None
-    models["teacher"] = nn.Sequential(nn.Conv2d(1, 3, 1), nn.Flatten())
-    with pytest.raises(WiringError, match=r"(?s)term 'cwd'.*student:0.*\(2, 3, 3, 3\) but teacher has \(2, 3, 5, 5\)"):
-        build_objective(CONFIG, models=models, example_batch=batch)

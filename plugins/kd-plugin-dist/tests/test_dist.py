@@ -14,6 +14,7 @@ from kd_plugin_dist.plus import DISTPlusLoss
 from torch import Tensor, nn
 
 from kdcore import build_objective, create
+from kdcore.errors import ConfigError
 
 TEXTBOOK = runpy.run_path(str(Path(__file__).with_name("textbook.py")))
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
@@ -98,6 +99,45 @@ def test_what_does_not_vary_correlates_zero(name: str, sides: tuple[str, ...]) -
     assert not any(gradient.any() for gradient in gradients(loss, inputs))
 
 
+SIZES = (2, 5, 7, 10, 11, 24, 96, 1000)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("value", [0, 0.3, 1 / 3, 1e3])
+@pytest.mark.parametrize("side", ["student", "teacher"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_constants_of_any_size_are_constant(size: int, value: float, side: str, dtype: torch.dtype) -> None:
+    """Their mean is off by rounding, in as many ways as there are sizes."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(8, size, 2, generator=generator, dtype=dtype)
+    features = {"student_feature": drawn, "teacher_feature": drawn.flip(0)}
+    features[f"{side}_feature"] = torch.full_like(drawn, value)
+    inputs = {name.removesuffix("_feature"): each[:, :, 0].clone() for name, each in features.items()} | features
+    for key in LEARNED["dist_plus"]:
+        inputs[key].requires_grad_()
+    loss = DISTPlusLoss()(**inputs)
+    assert loss.item() == pytest.approx(4)
+    assert not any(gradient.any() for gradient in gradients(loss, inputs))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("samples", [10, 24, 100])
+def test_samples_that_are_all_alike_do_not_vary(size: int, samples: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student = torch.randn(1, size, generator=generator).repeat(samples, 1).requires_grad_()
+    loss = DISTLoss(beta=0)(student, torch.randn(samples, size, generator=generator))
+    assert loss.item() == pytest.approx(1)
+    assert not torch.autograd.grad(loss, student)[0].any()
+
+
+@pytest.mark.parametrize("variation", [1e-2, 1e-4])
+def test_little_variation_is_not_taken_for_rounding(variation: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    teacher = torch.randn(8, 10, generator=generator)
+    loss = DISTLoss()(0.3 + variation * teacher, variation * teacher)
+    assert loss.item() == pytest.approx(0, abs=1e-2)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_batch_of_one_has_no_relation_between_samples(name: str) -> None:
     inputs = batch(name, 1)
@@ -167,3 +207,30 @@ def test_in_an_objective() -> None:
     torch.testing.assert_close(out.total, DISTLoss(beta=2)(*logits) + DISTPlusLoss()(*logits, *maps))
     out.total.backward()
     assert models["student"][0].weight.grad is not None
+
+
+def test_a_loss_of_no_part_is_refused() -> None:
+    with pytest.raises(ValueError, match="beta and gamma are both 0, which teaches nothing: give one of them a weight"):
+        DISTLoss(0, 0)
+    with pytest.raises(ValueError, match="beta, gamma, iota and kappa are all 0, which teaches nothing"):
+        DISTPlusLoss(0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        ("{type: dist, params: {beta: 0, gamma: 0}}", "beta and gamma are both 0"),
+        (
+            '{type: dist_plus, params: {beta: 0, gamma: 0, iota: 0, kappa: 0}, inputs: {student_feature: "student:0", '
+            'teacher_feature: "teacher:0"}}',
+            "beta, gamma, iota and kappa are all 0",
+        ),
+    ],
+)
+def test_a_config_is_told_of_a_loss_of_no_part(term: str, message: str) -> None:
+    text = CONFIG.replace("{type: dist, params: {beta: 2}}", term)
+    models = {
+        name: nn.Sequential(nn.Conv1d(2, 3, 1), nn.Flatten(), nn.Linear(12, 5)) for name in ("student", "teacher")
+    }
+    with pytest.raises(ConfigError, match=rf"stages\.distil\.losses\.dist: .*{message}, which teaches nothing"):
+        build_objective(text, models=models, example_batch={"input": torch.randn(6, 2, 4)})

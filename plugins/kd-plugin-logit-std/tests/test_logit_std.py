@@ -11,9 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kd_plugin_logit_std.loss import LogitStdKDLoss
-from torch import Tensor, nn
-
-from kdcore import build_objective
+from torch import Tensor
 
 textbook = runpy.run_path(str(Path(__file__).with_name("textbook.py")))["logit_std_kd"]
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text())
@@ -100,6 +98,19 @@ def test_equal_logits_are_uniform_with_a_finite_gradient(value: float) -> None:
     assert LogitStdKDLoss()(student, student).item() == 0
 
 
+@pytest.mark.parametrize("size", [2, 5, 7, 10, 11, 24, 96, 1000])
+@pytest.mark.parametrize("value", [0.3, 1 / 3, -0.7, 1e3, 3e7 / 7])
+@pytest.mark.parametrize("eps", [1e-7, 1e-12])
+def test_what_rounding_leaves_of_equal_logits_is_no_deviation(size: int, value: float, eps: float) -> None:
+    _, teacher = logits(4, size, dtype=torch.float32)
+    student = torch.full((4, size), value, requires_grad=True)
+    zeros = torch.zeros(4, size, requires_grad=True)
+    loss, expected = LogitStdKDLoss(eps=eps)(student, teacher), LogitStdKDLoss(eps=eps)(zeros, teacher)
+    torch.testing.assert_close(loss, expected)
+    tolerance = max(1e-5, 1e-6 * value)  # The logits keep what rounding leaves, of which the deviation is 1.
+    torch.testing.assert_close(gradient(loss, student), gradient(expected, zeros), rtol=0, atol=tolerance)
+
+
 @pytest.mark.parametrize(
     ("student", "teacher", "dim", "message"),
     [
@@ -112,24 +123,3 @@ def test_equal_logits_are_uniform_with_a_finite_gradient(value: float) -> None:
 def test_shapes_that_do_not_fit(student: Any, teacher: Any, dim: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LogitStdKDLoss(dim=dim)(torch.zeros(student), torch.zeros(teacher))
-
-
-CONFIG = """
-version: 1
-models: {student: {}, teacher: {}}
-stages:
-  - name: distil
-    train: [student]
-    losses:
-      kd: {type: logit_std_kd, weight: 9}
-"""
-
-
-def test_in_an_objective() -> None:
-    models = {"student": nn.Linear(4, 3), "teacher": nn.Linear(4, 3)}
-    batch = {"input": torch.randn(5, 4)}
-    out = build_objective(CONFIG, models=models, example_batch=batch)(batch)
-    expected = LogitStdKDLoss()(models["student"](batch["input"]), models["teacher"](batch["input"]))
-    torch.testing.assert_close(out.total, 9 * expected)
-    out.total.backward()
-    assert models["student"].weight.grad is not None

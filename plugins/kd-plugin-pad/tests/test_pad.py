@@ -91,7 +91,9 @@ def test_the_branch() -> None:
     output = branch(features)
     linear = branch.body[0](features.flatten(1))
     torch.testing.assert_close(output, (linear - linear.mean(0)) / (linear.var(0, correction=0) + 1e-5).sqrt())
-    with pytest.raises(ValueError, match=r"x has shape \(1, 6\); pad_variance normalises over 2 samples"):
+    with pytest.raises(
+        ValueError, match=r"x has shape \(1, 6\); pad_variance normalises over the samples and needs 2 or more"
+    ):
         branch(torch.zeros(1, 6))
     assert branch.eval()(torch.zeros(1, 6)).isfinite().all()
     with pytest.raises(ValueError, match=r"in_features is 7 but x has shape \(4, 2, 3, 1\): 6 a sample"):

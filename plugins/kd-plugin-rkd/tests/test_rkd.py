@@ -9,10 +9,7 @@ import pytest
 import torch
 from kd_plugin_rkd import relations
 from kd_plugin_rkd.loss import RKDLoss
-from torch import Tensor, nn
-
-from kdcore import build_objective
-from kdcore.errors import KdcoreError
+from torch import Tensor
 
 from .textbook import rkd
 
@@ -20,16 +17,6 @@ GOLDEN = {
     key: torch.tensor(value, dtype=torch.float64)
     for key, value in json.loads(Path(__file__).with_name("golden.json").read_text()).items()
 }
-SMALL = """
-version: 1
-name: small
-models: {student: {}, teacher: {}}
-stages:
-  - name: only
-    train: [student]
-    losses:
-      rkd: {type: rkd, inputs: {student: "student:0", teacher: "teacher:0"}}
-"""
 
 
 def features(batch: int = 7, *, scale: float = 1.0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -88,6 +75,48 @@ def test_float32_keeps_the_distance_of_close_samples_far_from_the_origin() -> No
     assert wrong.norm() < 1e-3 * gradient(rkd(exact, teacher.double()), exact).norm()
 
 
+def error(found: Tensor, wanted: Tensor) -> float:
+    return float((found.double() - wanted).norm() / wanted.norm())
+
+
+def close(case: str, distance: float) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    apart = torch.randn(20, 12, generator=generator)
+    if case == "pair":
+        return torch.cat([apart[:1] + distance * apart[1:2], apart[:1], apart[2:]])
+    return apart[:4].repeat(5, 1) + distance * apart
+
+
+@pytest.mark.parametrize("distance", [1e-1, 1e-2, 1e-3, 1e-5])
+@pytest.mark.parametrize("case", ["pair", "clusters"])
+@pytest.mark.parametrize("side", ["student", "teacher"])
+def test_float32_keeps_the_angles_at_close_samples(case: str, distance: float, side: str) -> None:
+    features = {"student": close("pair", 1), "teacher": close("clusters", 1).sin(), side: close(case, distance)}
+    student = features["student"].clone().requires_grad_()
+    exact = features["student"].double().requires_grad_()
+    loss, expected = RKDLoss()(student, features["teacher"]), rkd(exact, features["teacher"].double())
+    assert error(loss.detach(), expected.detach()) < 1e-5
+    assert error(gradient(loss, student), gradient(expected, exact)) < 1e-5
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e-10, 1e10, 1e19, 1e25])
+@pytest.mark.parametrize("weights", [(1.0, 2.0), (1.0, 0.0), (0.0, 1.0)])
+def test_float32_bears_features_of_any_magnitude(scale: float, weights: tuple[float, float]) -> None:
+    plain, teacher = features(dtype=torch.float32)
+    student = (scale * plain.detach()).requires_grad_()
+    loss, expected = RKDLoss(*weights)(student, teacher * scale), RKDLoss(*weights)(plain, teacher)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+    wanted = gradient(expected, plain) / scale
+    torch.testing.assert_close(gradient(loss, student), wanted, rtol=1e-3, atol=float(1e-4 * wanted.abs().max()))
+
+
+def test_compiled_or_not_the_loss_is_the_same() -> None:
+    student, teacher = features(dtype=torch.float32)
+    torch.compiler.reset()
+    loss = torch.compile(RKDLoss(), backend="eager")(student, teacher)
+    torch.testing.assert_close(loss, RKDLoss()(student, teacher))
+
+
 def test_inputs_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"student has shape \(1, 4\); rkd relates samples .* needs 2 or more"):
         RKDLoss()(torch.zeros(1, 4), torch.zeros(1, 4))
@@ -97,18 +126,8 @@ def test_inputs_that_do_not_fit() -> None:
         RKDLoss()(torch.zeros(4, 4), torch.zeros(4))
 
 
-def test_in_an_objective(tmp_path: Path) -> None:
-    config = tmp_path / "small.yaml"
-    config.write_text(SMALL)
-    models = {
-        name: nn.Sequential(nn.Linear(4, width), nn.Linear(width, 3))
-        for name, width in (("student", 2), ("teacher", 5))
-    }
-    batch = {"input": torch.randn(6, 4), "target": torch.arange(6) % 3}
-    out = (objective := build_objective(config, models=models, example_batch=batch))(batch)
-    out.total.backward()
-    expected = rkd(models["student"][0](batch["input"]), models["teacher"][0](batch["input"]))
-    torch.testing.assert_close(out.terms["rkd"], expected.detach())
-    assert models["student"][0].weight.grad.abs().sum() > 0
-    with pytest.raises(KdcoreError, match="needs 2 or more"):
-        objective({key: each[:1] for key, each in batch.items()})
+def test_a_loss_of_no_part_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match="distance_weight and angle_weight are both 0, which teaches nothing: give one of them"
+    ):
+        RKDLoss(0, 0)

@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from kd_plugin_spkd.loss import SPKDLoss
-from torch import Tensor, nn
-
-from kdcore import build_objective
-from kdcore.errors import KdcoreError
+from torch import Tensor
 
 from .textbook import spkd
 
@@ -19,16 +16,6 @@ GOLDEN = {
     key: torch.tensor(value, dtype=torch.float64)
     for key, value in json.loads(Path(__file__).with_name("golden.json").read_text()).items()
 }
-SMALL = """
-version: 1
-name: small
-models: {student: {}, teacher: {}}
-stages:
-  - name: only
-    train: [student]
-    losses:
-      spkd: {type: spkd, inputs: {student: "student:0", teacher: "teacher:0"}}
-"""
 
 
 def features(batch: int = 7) -> tuple[Tensor, Tensor]:
@@ -69,21 +56,3 @@ def test_inputs_that_do_not_fit() -> None:
         SPKDLoss()(torch.zeros(2, 4), torch.zeros(3, 4))
     with pytest.raises(ValueError, match=r"teacher has shape \(4,\); 2\+ dimensions"):
         SPKDLoss()(torch.zeros(4, 4), torch.zeros(4))
-
-
-def test_in_an_objective(tmp_path: Path) -> None:
-    config = tmp_path / "small.yaml"
-    config.write_text(SMALL)
-    models = {
-        name: nn.Sequential(nn.Linear(4, width), nn.Linear(width, 3))
-        for name, width in (("student", 2), ("teacher", 5))
-    }
-    batch = {"input": torch.randn(6, 4), "target": torch.arange(6) % 3}
-    objective = build_objective(config, models=models, example_batch=batch)
-    out = objective(batch)
-    out.total.backward()
-    expected = spkd(models["student"][0](batch["input"]), models["teacher"][0](batch["input"]))
-    torch.testing.assert_close(out.terms["spkd"], expected.detach())
-    assert models["student"][0].weight.grad.abs().sum() > 0
-    with pytest.raises(KdcoreError, match="needs 2 or more"):
-        objective({key: each[:1] for key, each in batch.items()})

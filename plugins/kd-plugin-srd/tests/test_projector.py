@@ -118,7 +118,7 @@ def test_a_config_is_told_of_a_size_without_a_layer() -> None:
 
 
 def test_wrong_use() -> None:
-    with pytest.raises(ValueError, match=r"x has shape \(1, 3\); .*needs two samples or more \(drop_last"):
+    with pytest.raises(ValueError, match=r"x has shape \(1, 3\); .*needs 2 or more in a batch"):
         SRDProjector(linear=False)(tensor(1, 3))
     with pytest.raises(ValueError, match=r"used before setup\(facts\) created its layer"):
         SRDProjector()(tensor(4, 3))

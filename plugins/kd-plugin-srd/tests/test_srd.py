@@ -121,5 +121,5 @@ def test_in_an_objective() -> None:
     assert project.layer.weight.grad is not None
     objective.eval()
     torch.testing.assert_close(objective(batch).total, expected)
-    with pytest.raises(WiringError, match=r"(?s)project.*needs two"):
+    with pytest.raises(WiringError, match=r"(?s)project.*needs 2 or more in a batch\n    raise batch_size; "):
         objective({"input": batch["input"][:1]})

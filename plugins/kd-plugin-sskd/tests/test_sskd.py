@@ -192,3 +192,14 @@ def test_in_a_config(tmp_path: Path) -> None:
     learned = {name for name, each in objective.named_trainable() if each.grad is not None}
     assert len(learned) == 4
     assert all("teacher_head" in name for name in learned)
+
+
+def test_a_loss_of_no_part_is_refused() -> None:
+    with pytest.raises(ValueError, match="loss_weights are all 0, which teaches nothing: give one of them a weight"):
+        SSKDLoss(loss_weights=[0, 0, 0, 0])
+
+
+def test_plain_batches_are_told_of_the_data_set_that_rotates() -> None:
+    rows, target = torch.randn(4, 3), torch.zeros(4, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"target has 4 labels for 4 rows; .*: the data set `rotated` makes such"):
+        SSKDLoss()(rows, rows, rows, rows, target)

@@ -7,6 +7,7 @@ from kdcore.hookspecs import hookimpl
 FITNETS = Paper("FitNets: Hints for Thin Deep Nets", 2015, "https://arxiv.org/abs/1412.6550")
 FEATURES = "features (..., D)"
 MAPS = "feature maps (B, C, *spatial)"
+EXAMPLES = "kd_plugin_adapters.examples:EXAMPLES"
 
 
 @hookimpl
@@ -63,6 +64,7 @@ def adapters() -> list[Component]:
             schema="schemas/pool.json",
             summary="adaptive pooling to a given spatial size or that of `like`",
             inputs=(Input("x", help=MAPS),),
+            examples=EXAMPLES,
         ),
         Component(
             name="resize",
@@ -71,6 +73,7 @@ def adapters() -> list[Component]:
             summary="interpolation to a given spatial size or that of `like`",
             inputs=(Input("x", help=MAPS),),
             check=checks.resize,
+            examples=EXAMPLES,
         ),
         Component(
             name="select",

@@ -15,8 +15,13 @@ def losses(generator: Generator, batch: int) -> dict[str, Tensor]:
     return dict(zip(WEIGHTS, torch.rand(len(WEIGHTS), generator=generator) + 0.5, strict=True))
 
 
+def with_model(generator: Generator, batch: int) -> dict[str, Tensor]:
+    """Return the same with a loss that a model returns."""
+    return {**losses(generator, batch), "detector.box": torch.rand((), generator=generator) + 0.5}
+
+
 EXAMPLES = {
-    "weighted_sum": [Example(inputs=losses, terms=WEIGHTS)],
+    "weighted_sum": [Example(inputs=with_model, terms={**WEIGHTS, "detector.box": None})],
     "static": [
         Example(inputs=losses, params={"kd_loss_weight": 0.3, "task_term": "ce"}),
         Example(name="all", inputs=losses, params={"kd_loss_weight": [0.25, 0.75]}),

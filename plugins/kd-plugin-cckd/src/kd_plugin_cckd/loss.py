@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.precision import without_autocast
-from kdcore.shapes import check_rank, check_same_batch
+from kdcore.shapes import check_rank, check_same_batch, check_several
 
 KERNELS = ("gaussian", "bilinear")
 REDUCTIONS = ("batchmean", "sum")
@@ -72,11 +72,7 @@ class CCKDLoss(nn.Module):
         """
         check_rank(2, student=student, teacher=teacher)
         check_same_batch(student=student, teacher=teacher)
-        if len(student) < 2:
-            raise ValueError(
-                f"student has shape {tuple(student.shape)}; cckd correlates samples with each other and needs 2 or "
-                "more in a batch (drop_last: true leaves out a last batch that is short)"
-            )
+        check_several("cckd correlates samples with each other", student=student)
         squares = (self._correlations(student) - self._correlations(teacher.detach())).square()
         return squares.mean() if self.reduction == "batchmean" else squares.sum()
 

@@ -13,20 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Up to so many times more rows than negatives, counting them costs less than picking their scores.
-COUNTED = 4
-# From so many times more on, copies of rows cost less than products with all.
-COPIED = 20
+# Up to so many times more rows than negatives, products with all rows cost less than copies of those that are named.
+COUNTED = 12
 # Elements that a block of scores, and one of copied rows, may have for each thread.
 SCORES = 2**16
 ROWS = 2**17
 # Below this log1p(-sigmoid(x)) is as exact as softplus(x), which takes twice the time.
 SMALL = 2.0
-
-
-def blocks_pay(num_rows: int, num_negatives: int) -> bool:
-    """Whether blocks cost less than one product with the whole bank, of which the scores are picked."""
-    return num_rows <= COUNTED * num_negatives or num_rows >= COPIED * num_negatives
 
 
 class Candidates:
@@ -92,7 +85,7 @@ def _over_copies(scaled: Tensor, bank: Tensor, index: Tensor, shift: Tensor, gra
 
 def _softplus(excess: Tensor) -> tuple[Tensor, Tensor]:
     """Return softplus(x) and its derivative, and overwrite x."""
-    if excess.max() < SMALL:
+    if excess.amax() < SMALL:
         slopes = excess.sigmoid_()
         return slopes.neg().log1p_().neg_(), slopes
     return F.softplus(excess, threshold=40), excess.sigmoid_()

@@ -83,7 +83,7 @@ class Contrasted(Dataset[dict[str, Any]]):
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """Return a batch of the samples, with `contrast_index` (B, K + 1)."""
         own = [{key: value for key, value in sample.items() if key != ENTRY} for sample in samples]
-        batch = getattr(self.dataset, "collate", default_collate)(own)
+        batch = (getattr(self.dataset, "collate", None) or default_collate)(own)
         return {**batch, ENTRY: torch.stack([sample[ENTRY] for sample in samples])}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd_plugin_crd.blocks import Candidates, blocks_pay
+from kd_plugin_crd.blocks import Candidates
 from kd_plugin_crd.checks import check_call, check_params, check_sizes, labels_of
 from kd_plugin_crd.contrast import combine, noise_contrast, similarities
 from kd_plugin_crd.negatives import Negatives
@@ -124,9 +124,8 @@ class CRDLoss(nn.Module):
         student, teacher = student.to(dtype), teacher.to(dtype)
         remember = self.training and torch.is_grad_enabled()
         views = (student, self.teacher_bank.to(dtype)), (teacher, self.student_bank.to(dtype))
-        num_rows = len(self.student_bank)
-        if blocks_pay(num_rows, contrast_index.shape[1] - 1) and self._known():
-            candidates = Candidates(contrast_index, num_rows)
+        if self._known():
+            candidates = Candidates(contrast_index, len(self.student_bank))
             by_student, by_teacher = (self._by_blocks(which, *view, candidates) for which, view in enumerate(views))
         else:
             by_student, by_teacher = (

@@ -1,5 +1,6 @@
 """DIST and DIST+: relations instead of values (Huang et al., 2022 and 2025)."""
 
+from kd_plugin_dist import checks
 from kdcore.component import Component, Input, Paper, Role
 from kdcore.hookspecs import hookimpl
 
@@ -18,6 +19,7 @@ def losses() -> list[Component]:
             factory="kd_plugin_dist.loss:DISTLoss",
             schema="schema.json#/$defs/dist",
             examples="kd_plugin_dist.examples:EXAMPLES",
+            check=checks.dist,
             summary="correlation of class probabilities, over the classes of a sample and the samples of a class",
             paper=Paper("Knowledge Distillation from A Stronger Teacher", 2022, "https://arxiv.org/abs/2205.10536"),
             inputs=LOGITS,
@@ -27,6 +29,7 @@ def losses() -> list[Component]:
             factory="kd_plugin_dist.plus:DISTPlusLoss",
             schema="schema.json#/$defs/dist_plus",
             examples="kd_plugin_dist.examples:EXAMPLES",
+            check=checks.dist_plus,
             summary="DIST, and the correlation of feature maps over channels and over samples",
             paper=Paper(
                 "DIST+: Knowledge Distillation from A Stronger Adaptive Teacher",

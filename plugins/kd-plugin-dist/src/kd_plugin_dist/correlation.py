@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from kdcore.rounding import length_left
 
 
 def correlation(student: Tensor, teacher: Tensor, dim: int, eps: float) -> Tensor:
@@ -13,14 +16,17 @@ def correlation(student: Tensor, teacher: Tensor, dim: int, eps: float) -> Tenso
 
         r = <s, t> / (|s| |t|)      s and t centred along `dim`
 
-    Where |s| |t| is at most eps^2, as where one side is constant, r is 0 and so is its gradient. The
+    Where one side is constant up to rounding, or |s| |t| is at most eps^2, r is 0 and so is its gradient. The
     gradient reaches the student only.
     """
-    teacher = teacher.detach()
-    wanted = teacher - teacher.mean(dim, keepdim=True)
+    fixed, teacher = student.detach(), teacher.detach()
+    means = fixed.mean(dim), teacher.mean(dim)
     # r does not change with the mean, so its gradient through the mean is 0 and need not be computed.
-    centred = student - student.detach().mean(dim, keepdim=True)
+    centred, wanted = student - means[0].unsqueeze(dim), teacher - means[1].unsqueeze(dim)
     # The norm's own gradient is 0 at 0, unlike the square root's.
-    lengths: Tensor = torch.linalg.vector_norm(centred, dim=dim) * torch.linalg.vector_norm(wanted, dim=dim)
-    divisor = lengths.masked_fill(lengths <= eps * eps, math.inf)
-    return (centred * wanted).sum(dim) / divisor
+    own, theirs = (torch.linalg.vector_norm(side, dim=dim) for side in (centred, wanted))
+    left = length_left(student.shape[dim], student.dtype)
+    beyond = torch.minimum(own.detach().sub(means[0].abs_(), alpha=left), theirs.sub(means[1].abs_(), alpha=left))
+    # The teacher's length carries no gradient, so setting it costs the backward pass nothing.
+    product = own * theirs.masked_fill_(beyond <= 0, 0)
+    return (centred * wanted).sum(dim) / F.threshold(product, eps * eps, math.inf)

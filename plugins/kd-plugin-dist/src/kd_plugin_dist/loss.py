@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kd_plugin_dist.checks import NOTHING
 from kd_plugin_dist.correlation import correlation
 from kdcore.shapes import check_rank, check_same_shape
 
@@ -19,8 +20,8 @@ class DISTLoss(nn.Module):
     Teacher, 2022; tau^2 is that of the authors' code. Logits of more than
     two dimensions count every position as a sample.
 
-    A row or column that does not vary correlates 0 with anything: in a batch of one, the second part
-    is gamma, with gradient 0. The teacher gets no gradient. float16 and bfloat16 are computed in float32.
+    A row or column that does not vary, but for rounding, correlates 0 with anything: in a batch of one, the
+    second part is gamma, with gradient 0. The teacher gets no gradient. float16 and bfloat16 are computed in float32.
 
     Arguments:
         beta: weight of the relation between classes, not negative.
@@ -33,6 +34,8 @@ class DISTLoss(nn.Module):
         super().__init__()
         check_weights(beta=beta, gamma=gamma)
         check_positive(tau=tau, eps=eps)
+        if not (beta or gamma):
+            raise ValueError(NOTHING)
         self.beta = beta
         self.gamma = gamma
         self.tau = tau
@@ -50,7 +53,7 @@ class DISTLoss(nn.Module):
         q, p = (self._probabilities(logits.to(dtype)) for logits in (student, teacher.detach()))
         classes, samples = (correlation(q, p, dim, self.eps).mean() for dim in (1, 0))
         beta, gamma = self.tau**2 * self.beta, self.tau**2 * self.gamma
-        return beta + gamma - beta * classes - gamma * samples
+        return (classes * -beta).add(samples, alpha=-gamma) + (beta + gamma)
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         rows = logits.flatten(0, -2) if logits.dim() > 2 else logits

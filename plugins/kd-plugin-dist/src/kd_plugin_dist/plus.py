@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from kd_plugin_dist.checks import NOTHING_PLUS
 from kd_plugin_dist.correlation import correlation
 from kd_plugin_dist.loss import DISTLoss, check_positive, check_weights, computed_in
 from kdcore.shapes import check_rank, check_same_batch, check_same_shape
@@ -45,11 +46,13 @@ class DISTPlusLoss(nn.Module):
         channel_term: str = "distance",
     ) -> None:
         super().__init__()
-        check_weights(iota=iota, kappa=kappa)
-        check_positive(eps=eps)
+        check_weights(beta=beta, gamma=gamma, iota=iota, kappa=kappa)
+        check_positive(tau=tau, eps=eps)
+        if not (beta or gamma or iota or kappa):
+            raise ValueError(NOTHING_PLUS)
         if channel_term not in CHANNEL_TERMS:
             raise ValueError(f"channel_term is {channel_term!r}; it must be one of {', '.join(CHANNEL_TERMS)}")
-        self.logits = DISTLoss(beta, gamma, tau, eps)
+        self.logits = DISTLoss(beta, gamma, tau, eps) if beta or gamma else None
         self.iota = iota
         self.kappa = kappa
         self.eps = eps
@@ -76,7 +79,7 @@ class DISTPlusLoss(nn.Module):
             )
         dtype = computed_in(student_feature, teacher_feature)
         features, wanted = student_feature.to(dtype), teacher_feature.detach().to(dtype)
-        loss: Tensor = self.logits(student, teacher)
+        loss: Tensor = features.new_zeros(()) if self.logits is None else self.logits(student, teacher)
         if self.iota:
             similarity = correlation(features, wanted, 1, self.eps).mean()
             loss = loss + self.iota * (similarity if self.channel_term == "similarity" else 1 - similarity)

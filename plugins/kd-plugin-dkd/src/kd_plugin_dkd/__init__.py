@@ -1,5 +1,6 @@
 """Decoupled knowledge distillation (Zhao et al., 2022)."""
 
+from kd_plugin_dkd import checks
 from kdcore.component import Component, Input, Paper, Role
 from kdcore.hookspecs import hookimpl
 
@@ -13,6 +14,7 @@ def losses() -> list[Component]:
             factory="kd_plugin_dkd.loss:DKDLoss",
             schema="schema.json",
             examples="kd_plugin_dkd.examples:EXAMPLES",
+            check=checks.dkd,
             summary="how sure the teacher is of the target class, and how it ranks the others, weighted apart",
             paper=Paper("Decoupled Knowledge Distillation", 2022, "https://arxiv.org/abs/2203.08679"),
             inputs=(

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kd_plugin_dkd.checks import NOTHING
 from kd_plugin_dkd.labels import check_classes, check_labels
 from kdcore.contracts import Facts
 from kdcore.shapes import check_rank, check_same_shape
@@ -39,6 +40,8 @@ class DKDLoss(nn.Module):
         for name, value in (("alpha", alpha), ("beta", beta)):
             if not value >= 0:
                 raise ValueError(f"{name} is {value}; it must be 0 or more")
+        if not (alpha or beta):
+            raise ValueError(NOTHING)
         if not temperature > 0:
             raise ValueError(f"temperature is {temperature}; it must be above 0")
         self.alpha = alpha
@@ -99,5 +102,6 @@ def _binary_divergence(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _divergence(log_q: Tensor, log_p: Tensor) -> Tensor:
     p = log_p.exp()
-    # The labelled class counts 0, although its logarithm does not exist.
-    return (log_p - log_q).masked_fill_(p == 0, 0).mul_(p).sum(-1)
+    # The labelled class counts 0, although its logarithm does not exist. q - p adds up to 0, but for what rounding
+    # has made of the logarithms, which it takes out again.
+    return (log_p - log_q).masked_fill_(p == 0, 0).mul_(p).add_(log_q.exp()).sub_(p).sum(-1)

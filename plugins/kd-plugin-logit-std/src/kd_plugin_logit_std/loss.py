@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.reduction import Reduced, check_reduction, reduce_losses
+from kdcore.rounding import length_left
 from kdcore.shapes import check_rank, check_same_shape
 
 EQUAL = 1e-7
@@ -22,8 +23,8 @@ class LogitStdKDLoss(nn.Module):
     and deviation of its teacher's logits, only their ranking and proportions.
 
     The mean is taken out for accuracy only: the softmax ignores it, so no gradient goes through it. A
-    distribution whose logits are all equal stays uniform, and its gradient is that of logits of deviation 1,
-    where the formula's would be 1 / eps times that. The teacher gets no gradient. float16 and
+    distribution whose logits are all equal, up to rounding, stays uniform, and its gradient is that of logits of
+    deviation 1, where the formula's would be 1 / eps times that. The teacher gets no gradient. float16 and
     bfloat16 are computed in float32.
 
     Arguments:
@@ -87,11 +88,12 @@ class LogitStdKDLoss(nn.Module):
         )
 
     def _log_probabilities(self, logits: Tensor) -> Tensor:
-        centred = logits - logits.detach().mean(self.dim, keepdim=True)
+        mean, classes = logits.detach().mean(self.dim, keepdim=True), logits.shape[self.dim]
+        centred = logits - mean
         # As a norm the deviation takes half the time, and its gradient is 0 at 0.
-        deviation: Tensor = (
-            torch.linalg.vector_norm(centred, dim=self.dim, keepdim=True) / (logits.shape[self.dim] - 1) ** 0.5
-        )
+        length: Tensor = torch.linalg.vector_norm(centred, dim=self.dim, keepdim=True)
+        deviation = length / (classes - 1) ** 0.5
         # Logits that are all equal, as of a head that begins with zeros, would get a gradient of 1 / eps.
-        divisor = torch.where(deviation > min(self.eps, EQUAL), self.eps + deviation, 1)
+        equal = (length <= mean.abs() * length_left(classes, mean.dtype)) | (deviation <= min(self.eps, EQUAL))
+        divisor = torch.where(equal, 1, self.eps + deviation)
         return (centred / (self.temperature * divisor)).log_softmax(self.dim)

@@ -21,7 +21,11 @@ def wider(generator: Generator, batch: int) -> dict[str, Tensor]:
 GENERATED = dict.fromkeys(
     ("equal_value", "equal_gradient"), "the teacher's map is generated from the student's, and not compared with it"
 )
-MASKED = {"batch_order": "masks are drawn by place", "halves": "every pass draws masks of its own"}
+MASKED = {
+    "batch_order": "masks are drawn by place",
+    "halves": "every pass draws masks of its own",
+    "evaluation_alike": "in evaluation nothing is masked, so that no draw moves the value",
+}
 EXAMPLES = [
     Example(inputs=maps, skip={**MASKED, **GENERATED}),
     Example(name="aligned", inputs=wider, params={"mask_ratio": 0.0, "reduction": "mean"}),

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from kdcore.contracts import Facts, TensorFacts
 
+# What segmentation data sets write where nothing is to be seen.
+VOID = 255
+
 
 def check_classes(facts: Facts) -> None:
     """Raise ValueError where the data set has more classes than the logits: its labels would have no place."""
@@ -36,8 +39,18 @@ def check_labels(target: Tensor, logits: Tensor) -> None:
         lowest, highest = (int(bound) for bound in target.aminmax())
         if lowest < 0 or highest >= logits.shape[-1]:
             wrong = lowest if lowest < 0 else highest
-            masked = f"{{type: masked, params: {{ignore_index: {wrong}}}}}"
             raise ValueError(
-                f"target holds {wrong}; with {logits.shape[-1]} classes, labels are 0 to {logits.shape[-1] - 1}. To "
-                f"leave out positions so labelled, write wrapper: {masked} (where causal shifts: [causal, {masked}])"
+                f"target holds {wrong}; with {logits.shape[-1]} classes, labels are 0 to {logits.shape[-1] - 1}"
+                + _remedy(wrong)
             )
+
+
+def _remedy(wrong: int) -> str:
+    # Other numbers beyond the classes are hardly meant to be left out: target is an index, a mask or a token.
+    if wrong >= 0 and wrong != VOID:
+        return ": give target: the address of the class indices, or mend them in the data set"
+    masked = f"{{type: masked, params: {{ignore_index: {wrong}}}}}"
+    return (
+        f". To leave out positions so labelled, write wrapper: {masked} (where causal shifts: [causal, {masked}]); "
+        "else give target: another address"
+    )

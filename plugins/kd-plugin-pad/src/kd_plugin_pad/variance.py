@@ -7,7 +7,7 @@ import math
 from torch import Tensor, nn
 
 from kdcore.contracts import Facts, TensorFacts
-from kdcore.shapes import check_rank
+from kdcore.shapes import check_rank, check_several
 
 
 class PADVariance(nn.Module):
@@ -55,8 +55,8 @@ class PADVariance(nn.Module):
         if self.body is None:
             raise ValueError("pad_variance was used before setup(facts) created its layers; call it, or give sizes")
         check_rank(2, x=x)
-        if self.training and len(x) < 2:
-            raise ValueError(f"x has shape {tuple(x.shape)}; pad_variance normalises over 2 samples or more")
+        if self.training:
+            check_several("pad_variance normalises over the samples", x=x)
         return self.body(x.flatten(1))  # type: ignore[no-any-return]
 
     def _build(self, in_features: int, out_features: int) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.precision import without_autocast
-from kdcore.shapes import check_rank, check_same_batch
+from kdcore.shapes import check_rank, check_same_batch, check_several
 
 
 class PKTLoss(nn.Module):
@@ -41,11 +41,7 @@ class PKTLoss(nn.Module):
         """
         check_rank(2, student=student, teacher=teacher)
         check_same_batch(student=student, teacher=teacher)
-        if len(student) < 2:
-            raise ValueError(
-                f"student has shape {tuple(student.shape)}; pkt compares samples with each other and needs 2 or more "
-                "in a batch (drop_last: true leaves out a last batch that is short)"
-            )
+        check_several("pkt compares samples with each other", student=student)
         theirs, own = self._neighbours(teacher.detach()), self._neighbours(student)
         # Rows add up to 1 on both sides, so the differences add nothing; without them each part is a difference of
         # small numbers, and a loss near 0 keeps its digits.
@@ -64,5 +60,6 @@ class PKTLoss(nn.Module):
         squares = products.diagonal()
         dead = squares <= self.eps**2
         inverse = ((squares.masked_fill(dead, 1).sqrt() + self.eps).reciprocal()).masked_fill(dead, 1)
-        kernel = products * (inverse.unsqueeze(1) * inverse / 2) + 0.5
+        # Of opposite samples rounding may leave less than 0, and the logarithm of less than nothing.
+        kernel = (products * (inverse.unsqueeze(1) * inverse / 2) + 0.5).clamp_min(0)
         return kernel / kernel.sum(1, keepdim=True)

@@ -1,5 +1,6 @@
 """Relational knowledge distillation (Park et al., 2019)."""
 
+from kd_plugin_rkd import checks
 from kdcore.component import Component, Input, Paper
 from kdcore.hookspecs import hookimpl
 
@@ -14,6 +15,7 @@ def losses() -> list[Component]:
             schema="schema.json",
             summary="difference between the distances and angles among the samples of a batch",
             examples="kd_plugin_rkd.examples:EXAMPLES",
+            check=checks.rkd,
             paper=Paper("Relational Knowledge Distillation", 2019, "https://arxiv.org/abs/1904.05068"),
             inputs=(
                 Input("student", help="features (B, ...), flattened; two samples or more"),

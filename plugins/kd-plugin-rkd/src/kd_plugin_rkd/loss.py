@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from kd_plugin_rkd.checks import NOTHING
 from kd_plugin_rkd.relations import relational_loss
-from kdcore.shapes import check_rank, check_same_batch
+from kdcore.shapes import check_rank, check_same_batch, check_several
 
 REDUCTIONS = ("mean", "sum")
 
@@ -25,12 +26,14 @@ class RKDLoss(nn.Module):
     samples; the others add nothing. Samples that coincide have distance 0, cosines 0 and no gradient
     between them.
 
-    The teacher gets no gradient. float16 and bfloat16 are computed in float32. Second derivatives are
+    The teacher gets no gradient. float16 and bfloat16 are computed in float32, and float32 in float64 where the
+    distances of one side span a factor of 64 or more, or are beyond float32 once squared; on an accelerator, where
+    looking at them would stall the step, always. Second derivatives are
     not available.
 
     Arguments:
         distance_weight: weight of the distances, 0 or more.
-        angle_weight: weight of the angles, 0 or more.
+        angle_weight: weight of the angles, 0 or more; not 0 as well.
         reduction: `mean` or `sum` over pairs and triples.
     """
 
@@ -39,6 +42,8 @@ class RKDLoss(nn.Module):
         for name, weight in (("distance_weight", distance_weight), ("angle_weight", angle_weight)):
             if not weight >= 0:
                 raise ValueError(f"{name} is {weight}; it must be 0 or more")
+        if not (distance_weight or angle_weight):
+            raise ValueError(NOTHING)
         if reduction not in REDUCTIONS:
             raise ValueError(f"reduction is {reduction!r}; it must be one of {', '.join(REDUCTIONS)}")
         self.distance_weight = distance_weight
@@ -53,11 +58,7 @@ class RKDLoss(nn.Module):
         check_rank(2, student=student, teacher=teacher)
         check_same_batch(student=student, teacher=teacher)
         size = len(student)
-        if size < 2:
-            raise ValueError(
-                f"student has shape {tuple(student.shape)}; rkd relates samples to each other and needs 2 or more "
-                "in a batch (drop_last: true leaves out a last batch that is short)"
-            )
+        check_several("rkd relates samples to each other", student=student)
         dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
         mean = self.reduction == "mean"
         return relational_loss(

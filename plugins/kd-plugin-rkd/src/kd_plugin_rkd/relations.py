@@ -7,10 +7,15 @@ Angles follow from distances alone. With the distances d of three samples, the c
 so both parts of the loss are functions of the student's squared distances. Their gradient W, one
 number per pair, is made together with the value, block by block over j while a block of cosines is
 in the cache; features are touched again in the backward pass only, by one product of matrices.
+
+Where i and j are close, the distances to k are nearly equal and their squares cancel: of a cosine's digits
+as many are lost as d_jk / d_ij has. Features whose distances span much are therefore computed in float64, from
+the distances on.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +28,10 @@ from kdcore.precision import without_autocast
 # Cosines per block. A CPU wants its cache, a GPU enough work per kernel to hide its launch.
 CPU_BLOCK = 2**17
 DEVICE_BLOCK = 2**22
+
+# What float32 bears: the largest of the distances over the least, and how far the largest is from 1, either way.
+SPREAD = 2.0**6
+REACH = 2.0**48
 
 
 def relational_loss(student: Tensor, teacher: Tensor, distance_scale: float, angle_scale: float) -> Tensor:
@@ -44,10 +53,9 @@ class _Relations(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor, distance_scale: float, angle_scale: float) -> Tensor:
-        # Differences first: a Gram matrix would lose the distance of two samples that are close.
-        pairs = torch.stack([torch.pdist(student), torch.pdist(teacher)])
+        pairs = _distances(student, teacher)
         upper = tuple(torch.triu_indices(len(student), len(student), 1, device=student.device))
-        loss, gradient = student.new_zeros(()), student.new_zeros(len(student), len(student))
+        loss, gradient = pairs.new_zeros(()), pairs.new_zeros(len(student), len(student))
         if distance_scale:
             loss, gradient[upper] = _compare_distances(pairs[0], pairs[1], distance_scale)
         if angle_scale:
@@ -56,16 +64,40 @@ class _Relations(torch.autograd.Function):
             loss = loss + _compare_angles(square + square.mT, gradient, angle_scale)
         # One distance stands at (i, j) and (j, i).
         ctx.save_for_backward(student, gradient + gradient.T)
-        return loss
+        return loss.to(student.dtype)
 
     @staticmethod
     @once_differentiable
     @without_autocast
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         student, gradient = ctx.saved_tensors
+        features = student.to(gradient.dtype)
         # sum_j w_ij (x_i - x_j) for all i at once; a common offset of the x only costs precision.
         laplacian = gradient.sum(1).diag() - gradient
-        return laplacian @ (student - student.mean(0)) * (2 * upstream), None, None, None
+        return (laplacian @ (features - features.mean(0)) * (2 * upstream)).to(student.dtype), None, None, None
+
+
+def _distances(student: Tensor, teacher: Tensor) -> Tensor:
+    """Return the distances (2, B (B - 1) / 2) of both, in the dtype in which they are to be compared."""
+    # Differences first: a Gram matrix would lose the distance of two samples that are close.
+    if _decides(student):
+        pairs = torch.stack([torch.pdist(student), torch.pdist(teacher)])
+        if student.dtype == torch.float64 or _bearable(pairs):
+            return pairs
+    return torch.stack([torch.pdist(student.double()), torch.pdist(teacher.double())])
+
+
+def _decides(features: Tensor) -> bool:
+    """Whether distances can be looked at: on an accelerator that would stall the step, float64 does not."""
+    return features.dtype == torch.float64 or (features.device.type == "cpu" and not torch.compiler.is_compiling())
+
+
+def _bearable(pairs: Tensor) -> bool:
+    """Whether float32 suffices for the distances (2, P) of both; those of samples that coincide do not count."""
+    lows, highs = (each.tolist() for each in pairs.aminmax(dim=1))
+    if 0 in lows:
+        lows = pairs.masked_fill(pairs == 0, math.inf).amin(1).tolist()
+    return all(high < SPREAD * low and 1 / REACH < high < REACH for low, high in zip(lows, highs, strict=True))
 
 
 def _compare_distances(student: Tensor, teacher: Tensor, scale: float) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -10,13 +11,16 @@ from torch.autograd.function import once_differentiable
 
 from kdcore.precision import without_autocast
 
+# By how many roundings of 1 the cosines of two samples may differ without being different.
+ROUNDINGS = 2
+
 
 class MeanDistance(torch.autograd.Function):
     """`MeanDistance.apply(student, teacher, tikhonov)`, for rows X of length 1 on both sides.
 
     With D = X_s X_s^T - X_t X_t^T and the distances r_i = sqrt(d_i^T y_i), y_i = S^-1 d_i, of its rows,
     r_i^2 changes by 2 y_i^T dd_i - y_i^T dS y_i. That needs one inverse and no gradient of it, and D,
-    being symmetric, one product back to X_s. Where r_i is 0 its gradient is 0.
+    being symmetric, one product back to X_s. Where r_i is 0, or no more than rounding makes of 0, its gradient is 0.
     """
 
     @staticmethod
@@ -34,7 +38,9 @@ class MeanDistance(torch.autograd.Function):
         solved = rows @ torch.cholesky_inverse(factor)
         # The inverse is positive; the rounding of a product close to 0 need not be.
         distances = (rows * solved).sum(1).clamp_min_(0).sqrt_()
-        ctx.save_for_backward(student, centred, solved, distances)
+        # A row that rounding alone has made, as that of samples orthogonal to all others, has a direction of noise.
+        noise = ROUNDINGS * torch.finfo(rows.dtype).eps * math.sqrt(len(rows) / tikhonov)
+        ctx.save_for_backward(student, centred, solved, distances.masked_fill(distances <= noise, 0))
         return distances.mean()
 
     @staticmethod
@@ -54,6 +60,10 @@ class MeanDistance(torch.autograd.Function):
 def _difference(student: Tensor, teacher: Tensor) -> Tensor:
     """Return S S^T - T T^T, where the shapes allow it without the cancellation near equality."""
     if student.shape != teacher.shape:
-        return student @ student.T - teacher @ teacher.T
-    apart = student - teacher
-    return torch.addmm(teacher @ apart.T, apart, student.T)
+        rows = student @ student.T - teacher @ teacher.T
+    else:
+        apart = student - teacher
+        rows = torch.addmm(teacher @ apart.T, apart, student.T)
+    # A sample's cosine with itself is 1, or 0 for zeros.
+    rows.diagonal().round_()
+    return rows

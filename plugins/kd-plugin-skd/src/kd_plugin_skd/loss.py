@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kd_plugin_skd.distance import MeanDistance
 from kdcore.precision import without_autocast
-from kdcore.shapes import check_rank, check_same_batch
+from kdcore.shapes import check_rank, check_same_batch, check_several
 
 EPS = 1e-12
 
@@ -45,12 +45,7 @@ class SKDDirectionLoss(nn.Module):
         """
         check_rank(2, student=student, teacher=teacher)
         check_same_batch(student=student, teacher=teacher)
-        size = len(student)
-        if size < 2:
-            raise ValueError(
-                f"student has shape {tuple(student.shape)}; skd_direction compares samples with each other and needs "
-                "two or more (drop_last: true spares a batch of one at the end of an epoch)"
-            )
+        check_several("skd_direction compares samples with each other", student=student)
         dtype = torch.promote_types(torch.promote_types(student.dtype, teacher.dtype), torch.float32)
         directions = _directions(student.to(dtype)), _directions(teacher.detach().to(dtype))
         loss: Tensor = MeanDistance.apply(*directions, self.tikhonov)  # type: ignore[no-untyped-call]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdcore.precision import without_autocast
-from kdcore.shapes import check_rank, check_same_batch
+from kdcore.shapes import check_rank, check_same_batch, check_several
 
 NORMS = {"l2": 2, "l1": 1}
 REDUCTIONS = ("batchmean", "sum")
@@ -46,11 +46,7 @@ class SPKDLoss(nn.Module):
         """
         check_rank(2, student=student, teacher=teacher)
         check_same_batch(student=student, teacher=teacher)
-        if len(student) < 2:
-            raise ValueError(
-                f"student has shape {tuple(student.shape)}; spkd compares samples with each other and needs 2 or more "
-                "in a batch (drop_last: true leaves out a last batch that is short)"
-            )
+        check_several("spkd compares samples with each other", student=student)
         difference = self._similarities(student) - self._similarities(teacher.detach())
         squares = difference.square()
         return squares.mean() if self.reduction == "batchmean" else squares.sum()

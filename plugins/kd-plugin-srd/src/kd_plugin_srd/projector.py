@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kd_plugin_srd.checks import NO_LAYER
 from kdcore.contracts import Facts, TensorFacts
+from kdcore.shapes import check_rank, check_several
 
 
 class SRDProjector(nn.Module):
@@ -82,11 +83,8 @@ class SRDProjector(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return standardised features (B, out_features); raises ValueError for fewer than two samples."""
-        if x.dim() < 2 or len(x) < 2:
-            raise ValueError(
-                f"x has shape {tuple(x.shape)}; srd_projector standardises (B, D, *spatial) over the batch and needs "
-                "two samples or more (drop_last: true spares a batch of one at the end of an epoch)"
-            )
+        check_rank(2, x=x)
+        check_several("srd_projector standardises over the samples", x=x)
         if self.linear and self.layer is None:
             raise ValueError(
                 "srd_projector was used before setup(facts) created its layer; call setup first, or give in_features "

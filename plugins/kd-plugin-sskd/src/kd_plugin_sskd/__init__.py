@@ -1,5 +1,6 @@
 """Knowledge distillation meets self-supervision (Xu et al., 2020)."""
 
+from kd_plugin_sskd import checks
 from kdcore.component import Component, Input, Paper, Role
 from kdcore.hookspecs import hookimpl
 
@@ -26,6 +27,7 @@ def losses() -> list[Component]:
             factory="kd_plugin_sskd.loss:SSKDLoss",
             schema="schemas/sskd.json",
             examples="kd_plugin_sskd.examples:EXAMPLES",
+            check=checks.sskd,
             summary="labels, logits, and the similarities between rotated images and originals",
             paper=PAPER,
             inputs=(

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kd_plugin_sskd.checks import NOTHING
 from kd_plugin_sskd.rows import check_rows, cosines, full_precision, originals, rotations
 from kdcore.collective import gather, gather_with_gradient
 from kdcore.precision import without_autocast
@@ -62,6 +63,8 @@ class SSKDLoss(nn.Module):
                 raise ValueError(f"{name} is {value}; it must be from 0 to 1")
         if len(loss_weights) != 4:
             raise ValueError(f"loss_weights has {len(loss_weights)} numbers; it needs 4")
+        if not any(loss_weights):
+            raise ValueError(NOTHING)
         check_reduction(reduction, ("mean", "sum"))
         self.kl_temperature = kl_temperature
         self.ss_temperature = ss_temperature
@@ -171,7 +174,8 @@ def _check(
         raise ValueError(f"target has dtype {target.dtype}; class indices are needed")
     if rotated_too and 4 * len(target) != len(student):
         raise ValueError(
-            f"target has {len(target)} labels for {len(student)} rows; it needs one for each image, a fourth as many"
+            f"target has {len(target)} labels for {len(student)} rows; it needs one for each image, a fourth as many: "
+            "the data set `rotated` makes such batches of any other"
         )
     classes = student.shape[1]
     # An accelerator is not waited for; there the cross entropy stops by itself.

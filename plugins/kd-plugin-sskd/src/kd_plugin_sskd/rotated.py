@@ -53,7 +53,7 @@ class Rotated(Dataset[dict[str, Any]]):
 
     def collate(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         """Return a batch of the samples, its images rotated."""
-        batch = getattr(self.dataset, "collate", default_collate)(samples)
+        batch = (getattr(self.dataset, "collate", None) or default_collate)(samples)
         return {**batch, self.key: rotate(batch.get(self.key), self.key)}
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from kd_plugin_wrappers.results import Count, Result
 from kdcore.component import Role
-from kdcore.contracts import Facts, LossFactory, set_up
+from kdcore.contracts import Facts, LossFactory, method_of, set_up
 
 
 class SimpleWrapper(nn.Module):
@@ -50,14 +50,14 @@ def roles_of(make_loss: LossFactory) -> dict[str, Role]:
 def pass_progress(losses: Iterable[nn.Module], step: int, total_steps: int, epoch: int) -> None:
     """Call `progress` of those losses that have one."""
     for loss in losses:
-        progress = getattr(loss, "progress", None)
+        progress = method_of(loss, "progress")
         if progress is not None:
             progress(step, total_steps, epoch)
 
 
 def count_of(loss: nn.Module, inputs: Mapping[str, Any]) -> Count | None:
     """Return what `loss` counts in `inputs`, or None if it cannot tell or counts nothing."""
-    count = getattr(loss, "count", None)
+    count = method_of(loss, "count")
     if count is None:
         return None
     parameters = inspect.signature(count).parameters
