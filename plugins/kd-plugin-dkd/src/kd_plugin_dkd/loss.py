@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd_plugin_dkd.checks import NOTHING
-from kd_plugin_dkd.labels import check_classes, check_labels
 from kdcore.contracts import Facts
+from kdcore.labels import check_classes, check_labels
 from kdcore.shapes import check_rank, check_same_shape
 
 

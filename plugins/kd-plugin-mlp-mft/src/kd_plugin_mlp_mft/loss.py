@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kd_plugin_mlp_mft.labels import check_classes, check_labels
 from kdcore.contracts import Facts
+from kdcore.labels import check_classes, check_labels
 from kdcore.shapes import check_rank, check_same_shape
 
 
