@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +117,7 @@ class _Run:
         folder = RunFolder(self.processes.share(RunFolder.create(config).path if self.processes.main else None))
         with self._locked(folder), self._advised(folder):
             if self.processes.main:
-                self._describe(folder, datasets)
+                self._describe(folder, identify(config, datasets, self.processes.count))
                 save_initial(config, assembly, folder)
             return self._execute(assembly, datasets, folder, plans)
 
@@ -134,7 +134,7 @@ class _Run:
             plans = self._rehearse(assembly, datasets)
             described = folder.description()
             if self.processes.main:
-                self._describe(folder, datasets)
+                self._describe(folder, identity)
                 # A stage may start from them, and models are built the same again.
                 save_initial(config, assembly, folder)
             try:
@@ -151,9 +151,9 @@ class _Run:
     def _locked(self, folder: RunFolder) -> contextlib.AbstractContextManager[None]:
         return locked(folder.path) if self.processes.main else contextlib.nullcontext()
 
-    def _describe(self, folder: RunFolder, datasets: Datasets) -> None:
+    def _describe(self, folder: RunFolder, identity: Mapping[str, Any]) -> None:
         # The config last: with it a run has begun, and one that has begun can say what it depends on.
-        write_identity(identify(self.config, datasets, self.processes.count), folder.path)
+        write_identity(identity, folder.path)
         folder.write_config(self.config.resolved)
         folder.write_json("environment.json", describe_environment(self.device, self.registry))
 
